@@ -26,7 +26,8 @@ from likewise.core.errors import EngineUnavailable, TargetUnavailable, WrongUsag
 pytest_plugins = ("tests.support.ray.fixtures",)
 pytestmark = pytest.mark.xdist_group("ray")
 ROWS, WINDOW, WORKERS = 1600, 64, 2
-SMALL = ["--runner", "ray", "--window", str(WINDOW), "--conf", f"workers={WORKERS}"]
+SMALL = ["--runner", "ray", "--window", str(WINDOW)]
+FEW = ["--conf", f"workers={WORKERS}"]
 Victims = Callable[[RayCluster], list[int]]
 
 
@@ -37,10 +38,16 @@ def text_model(tmp_path_factory: pytest.TempPathFactory) -> api.Bundle:
 
 
 def job(
-    cluster: RayCluster, model: api.Bundle, source: Path, output: Path, *options: str, address: str = ""
+    cluster: RayCluster,
+    model: api.Bundle,
+    source: Path,
+    output: Path,
+    *more: str,
+    address: str = "",
+    conf: Sequence[str] = FEW,
 ) -> RunningJob:
-    master = ["--master", address or cluster.address]
-    return RunningJob(model.path, source, output, [*SMALL, *master, *options], {**os.environ, **cluster.caller_env})
+    options = [*SMALL, *conf, "--master", address or cluster.address, *more]
+    return RunningJob(model.path, source, output, options, {**os.environ, **cluster.caller_env})
 
 
 def workers(cluster: RayCluster) -> list[int]:
@@ -88,7 +95,7 @@ def test_code_in_a_submitted_job_and_through_the_client_port(ray_cluster: RayClu
     ) as running:
         check(running.report(), running.output, rows, 400)
     client = JobSubmissionClient(ray_cluster.dashboard)
-    words = ["score", str(model.path), str(rows.source), "-o", str(tmp_path / "submitted"), "--trust", *SMALL]
+    words = ["score", str(model.path), str(rows.source), "-o", str(tmp_path / "submitted"), "--trust", *SMALL, *FEW]
     submitted = client.submit_job(entrypoint=" ".join([sys.executable, "-m", "likewise.cli", *words]))
     until(lambda: client.get_job_status(submitted).is_terminal(), 180)
     assert client.get_job_status(submitted) == JobStatus.SUCCEEDED, client.get_job_logs(submitted)[-3000:]
@@ -103,8 +110,9 @@ def test_job_survives_the_loss_of_a_node(ray_cluster: RayCluster, text_model: ap
     with (tmp_path / "node.log").open("wb") as log:
         node = subprocess.Popen(command, env=ray_cluster.env, stdout=log, stderr=log, start_new_session=True)
     try:
-        more = ["--conf", "num_cpus=2", "--conf", "workers=6"]  # more than fit the head node
-        with job(ray_cluster, text_model, rows.source, tmp_path / "out", *more) as running:
+        until(lambda: "Ray runtime started" in (tmp_path / "node.log").read_text(), 60)
+        conf = ["--conf", "num_cpus=2", "--conf", "workers=6"]  # more than fit the head node
+        with job(ray_cluster, text_model, rows.source, tmp_path / "out", conf=conf) as running:
             lost = running.until(lambda: [p for p in descendants(node.pid) if "ray::BatchWorker" in command_of(p)])
             for pid in (*lost, *descendants(node.pid), node.pid):
                 os.kill(pid, signal.SIGKILL)
