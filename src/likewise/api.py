@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from likewise.batch import JobReport, Progress, ScoreOptions
 from likewise.batch import score as score_file
+from likewise.batch.frames import as_input
+from likewise.batch.runners import output_path
 from likewise.bundles.open import Bundle as StoredBundle
 from likewise.bundles.open import is_bundle
 from likewise.bundles.open import open_bundle as open_stored
@@ -19,11 +21,14 @@ from likewise.bundles.trust import Trust
 from likewise.core.engine import Engine, predict_items
 from likewise.core.errors import VersionsDiffer
 from likewise.core.extras import need
+from likewise.core.html_table import html_table
 from likewise.core.items import Item, Request
+from likewise.core.notebook import NotebookLine, in_notebook, notebook_report
 from likewise.core.processes import own_python
 from likewise.core.results import Failed, Result
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
+from likewise.description import facts
 from likewise.engine.engine_options import ANY, EngineOptions
 from likewise.engine.frames import table_of
 from likewise.engine.kinds import logged_libraries
@@ -47,7 +52,7 @@ log = logging.getLogger(__name__)
 _reported: set[str] = set()  # build digests of the bundles whose versions have been reported
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bundle(StoredBundle):
     """A verified bundle that can predict.
 
@@ -69,6 +74,9 @@ class Bundle(StoredBundle):
 
     def __exit__(self, *raised: object) -> None:
         self.close()
+
+    def _repr_html_(self) -> str:
+        return html_table("Bundle", facts(self, selected(self) if self.manifest.engines else None))
 
     def close(self) -> None:
         """Close the engine that `predict` has loaded; a later `predict` loads it again."""
@@ -142,8 +150,16 @@ def _like_a_frame(predictions: object, data: Any, signature: Signature) -> Any:
         if tensor is None or tensor.kind != "tensor" or tensor.name is not None:
             return predictions
         return need("numpy", extra="mlflow").asarray(predictions, dtype=tensor.raw["tensor-spec"]["dtype"])  # type: ignore[index]
-    names = [f.name for f in signature.outputs or () if f.kind != "tensor" and f.name is not None]
-    if not predictions and not names:
+    return as_frame(predictions, data, [f.name for f in signature.outputs or () if f.kind != "tensor" and f.name])
+
+
+def as_frame(predictions: object, data: Any, names: Sequence[str] = ()) -> Any:
+    """Predictions with columns as a DataFrame, with the index of a frame `data`; others as they are.
+
+    names: the columns if there are no rows.
+    """
+    records = isinstance(predictions, list) and all(isinstance(each, dict) for each in predictions)
+    if not isinstance(predictions, list) or not records or not (predictions or names):
         return predictions
     index = getattr(data, "index", None) if len(predictions) == len(data) and hasattr(data, "columns") else None
     return need("pandas", extra="mlflow").DataFrame(predictions, index=index, columns=None if predictions else names)
@@ -161,8 +177,9 @@ def find(
     """Open `model`: a bundle folder, or any MLflow model URI, which is first bundled into the cache.
 
     engine, precision: the engine that its `predict` uses.  allow_versions: see `Bundle`.  report: called with progress
-    messages.  Raises the errors of `open_bundle` and `bundle`.
+    messages, which a notebook shows by default.  Raises the errors of `open_bundle` and `bundle`.
     """
+    report = report or notebook_report()
     choice = EngineOptions(engine, precision)
     if is_bundle(Path(model)):
         opened = _predicting(open_stored(model), Trust(allow=trust), choice, allow_versions)
@@ -233,13 +250,13 @@ def bundle(
 
     references: URIs that the model opens and that are not detected automatically. row_wise: overrides what the model
     declares. compiling: how the fast engine is compiled and measured. allow_versions: see `Bundle`. report: called with
-    progress messages.
+    progress messages, which a notebook shows by default.
     Raises VersionsDiffer, ModelNotFound, ModelInvalid, StoreUnreachable, CodeNotTrusted, NotSelfContained,
     RowWiseRefuted, ReferenceMissing, UnsafeArchive, OutputRefused, EngineUnavailable, InputNotFound, InputInvalid.
     """
     from likewise.builder.bundle import build_bundle, trusts
 
-    requested = Trust(allow=trust)
+    report, requested = report or notebook_report(), Trust(allow=trust)
     existed = is_bundle(Path(output))  # perhaps built by someone else: `build_bundle` only compares the models
     created = build_bundle(
         str(model),
@@ -282,7 +299,7 @@ def serve(
 
 def score(
     model: str | Path | Bundle,
-    source: str | Path,
+    source: Any,
     output: str | Path,
     *,
     options: ScoreOptions | None = None,
@@ -294,8 +311,9 @@ def score(
 ) -> JobReport:
     """Score CSV, JSON Lines or Parquet files into `output`; returns the report, which is also in `_likewise.json`.
 
-    source: a file, a folder or a glob pattern, local or `s3://`; runners may support other inputs.  If a job was
-    interrupted, the same call resumes it.
+    source: a file, a folder or a glob pattern, local or `s3://`, or a pandas, Polars or PyArrow table; runners may
+    support other inputs.  If a job was interrupted, the same call resumes it.  progress: by default a line in a
+    notebook.
     Raises InputNotFound, InputInvalid, OutputRefused, ModelFailed, Interrupted, TooManyQuarantined, NothingScored, and
     the errors of `find` and `Bundle.engine`.
     """
@@ -303,10 +321,26 @@ def score(
     spec = opened.spec(engine, precision)
     allowed_engines(opened.manifest, spec)
     lazy = LazyEngine(partial(open_engine, opened, spec))
+    progress = progress or _job_line()
     try:
-        return score_file(lazy, opened.digest, opened.signature, source, output, options, progress, spec)
+        with as_input(source, output_path(str(output))) as path:
+            return score_file(lazy, opened.digest, opened.signature, path, output, options, progress, spec)
     finally:
         lazy.close()
+
+
+def _job_line() -> Callable[[Progress], None] | None:
+    """Shows the progress of a job in a notebook."""
+    if not in_notebook():
+        return None
+    line, first = NotebookLine(), list[Progress]()
+
+    def show(progress: Progress) -> None:
+        first.append(progress)
+        del first[1:]
+        line.show(progress.describe(first[0]), progress.fraction)
+
+    return show
 
 
 def environment(

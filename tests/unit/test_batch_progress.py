@@ -10,26 +10,26 @@ from rich.console import Console
 
 from likewise.batch import Progress
 from likewise.cli import progress
-from likewise.cli.progress import JobProgress, describe
+from likewise.cli.progress import JobProgress
 
 START = Progress(rows=1000, total=None, fraction=0.1, tokens=9, seconds=2.0, resumed=900)
 LATER = Progress(rows=4000, total=None, fraction=0.4, tokens=90, seconds=5.0, duplicates=1200, resumed=900)
 
 
 def test_rate_and_time_left_refer_to_this_run() -> None:
-    assert describe(START, START) == "1,000 rows, 50 rows/s, 900 from earlier runs"
+    assert START.describe(START) == "1,000 rows, 50 rows/s, 900 from earlier runs"
     # 0.3 of the input in 3 s, so 0.6 takes 6
-    assert describe(LATER, START) == "4,000 rows, 620 rows/s, 1,200 duplicates, 900 from earlier runs, 0:00:06 left"
+    assert LATER.describe(START) == "4,000 rows, 620 rows/s, 1,200 duplicates, 900 from earlier runs, 0:00:06 left"
 
 
 def test_runner_status_is_shown() -> None:
-    text = describe(replace(LATER, duplicates=0, status="2 executors, 3 of 12 tasks"), START)
+    text = replace(LATER, duplicates=0, status="2 executors, 3 of 12 tasks").describe(START)
     assert text == "4,000 rows, 620 rows/s, 900 from earlier runs, 2 executors, 3 of 12 tasks, 0:00:06 left"
 
 
 def test_known_total_is_shown() -> None:
     half = Progress(rows=5, total=10, fraction=0.5, tokens=1, seconds=0.0)
-    assert describe(half, half) == "5/10 rows, 0 rows/s"
+    assert half.describe(half) == "5/10 rows, 0 rows/s"
 
 
 def test_pipe_gets_a_plain_line_at_intervals(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
 from likewise.batch.journal import Counts
-from likewise.batch.reasons import Reason
+from likewise.batch.reasons import Reason, described
 from likewise.batch.score_options import ScoreOptions
 from likewise.core.engine import Engine
+from likewise.core.html_table import html_table
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 
@@ -37,8 +39,24 @@ class Progress:
     resumed: int = 0
     status: str = ""
 
+    def describe(self, first: Progress) -> str:
+        """Rows, rows/s of this run, duplicates, the runner's status, and the time left at the pace since `first`."""
+        rate = (self.rows - self.resumed) / self.seconds if self.seconds else 0.0
+        total = f"/{self.total:,}" if self.total is not None else ""
+        parts = [f"{self.rows:,}{total} rows", f"{rate:,.0f} rows/s"]
+        if self.duplicates:
+            parts.append(f"{self.duplicates:,} duplicates")
+        if self.resumed:
+            parts.append(f"{self.resumed:,} from earlier runs")
+        if self.status:
+            parts.append(self.status)
+        if self.fraction > first.fraction:
+            pace = (self.seconds - first.seconds) / (self.fraction - first.fraction)
+            parts.append(f"{timedelta(seconds=round((1 - self.fraction) * pace))} left")
+        return ", ".join(parts)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class JobReport:
     """The report of a finished job; the content of `_likewise.json`.
 
@@ -83,6 +101,31 @@ class JobReport:
     def as_dict(self) -> dict[str, object]:
         """The JSON object of the manifest."""
         return asdict(self)
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Names and values for people."""
+        rate = self.rows_in / self.seconds if self.seconds else 0.0
+        tokens = f", {self.tokens:,} tokens" if self.tokens > self.rows_in else ""  # else the engine counts rows
+        return [
+            ("rows", f"{self.rows_in:,} read, {self.rows_ok:,} scored, {self.rows_quarantined:,} quarantined"),
+            *[("reason", line) for line in described(self.reasons, self.rows_quarantined)],
+            *([("quarantine", self.quarantine)] if self.quarantine else []),
+            *(
+                [("duplicates", f"{self.duplicates:,} rows reused the prediction of an equal row")]
+                if self.duplicates
+                else []
+            ),
+            ("engine", self.engine),
+            ("time", f"{self.seconds:.1f} s, {rate:,.1f} rows/s{tokens}"),
+            ("bundle", self.bundle),
+        ]
+
+    def __repr__(self) -> str:
+        counts = f"{self.rows_ok:,} rows scored, {self.rows_quarantined:,} quarantined"
+        return f"<JobReport: {counts}, {self.engine}, {self.seconds:.1f} s>"
+
+    def _repr_html_(self) -> str:
+        return html_table("Scored", self.facts())
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 BYTE_CODE = "__pycache__"  # the folder to which Python writes bytecode
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bundle:
     """A verified bundle on disk.
 
@@ -34,6 +34,12 @@ class Bundle:
     manifest: Manifest
     missing: frozenset[str] = field(default=frozenset(), kw_only=True)
     original: Path | None = field(default=None, kw_only=True, compare=False)
+
+    def __repr__(self) -> str:
+        engines = ", ".join(dict.fromkeys(each.name for each in self.manifest.engines))
+        return (
+            f"<Bundle {str(self.location)!r}: {self.manifest.source.clean.uri}, {self.build[:19]}…, engines {engines}>"
+        )
 
     @property
     def location(self) -> Path:

@@ -41,31 +41,8 @@ class JobProgress:
     def show(self, progress: BatchProgress) -> None:
         """Display `progress`, the current state of the job."""
         self._first = self._first or progress
-        detail = describe(progress, self._first)
+        detail = progress.describe(self._first)
         self._bar.update(self._task, completed=progress.fraction, detail=detail)
         if not err.is_terminal and time.monotonic() - self._last_line >= LINE_INTERVAL_S:
             self._last_line = time.monotonic()
             err.print(f"{self._title}: {100 * progress.fraction:.1f}%, {detail}", markup=False, soft_wrap=True)
-
-
-def describe(progress: BatchProgress, first: BatchProgress) -> str:
-    """Rows, rows/s of this run, duplicates, the runner's status, and the time left at the pace since `first`."""
-    rate = (progress.rows - progress.resumed) / progress.seconds if progress.seconds else 0.0
-    total = f"/{progress.total:,}" if progress.total is not None else ""
-    parts = [f"{progress.rows:,}{total} rows", f"{rate:,.0f} rows/s"]
-    if progress.duplicates:
-        parts.append(f"{progress.duplicates:,} duplicates")
-    if progress.resumed:
-        parts.append(f"{progress.resumed:,} from earlier runs")
-    if progress.status:
-        parts.append(progress.status)
-    if progress.fraction > first.fraction:
-        pace = (progress.seconds - first.seconds) / (progress.fraction - first.fraction)
-        parts.append(f"{_clock((1 - progress.fraction) * pace)} left")
-    return ", ".join(parts)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from likewise import api
 from likewise.batch import JobReport, ScoreOptions
-from likewise.batch.reasons import described
 from likewise.batch.runners import output_path
 from likewise.cli import end_in_time
 from likewise.cli.arguments import Choice, ModelArgument
@@ -91,16 +90,5 @@ def score(
 
 
 def _facts(report: JobReport, output: str, row_wise: bool) -> list[tuple[str, str]]:
-    rate = report.rows_in / report.seconds if report.seconds else 0.0
     windowed = [("note", "rows were scored in windows, but the model does not declare that its rows are independent")]
-    return [
-        ("output", output),
-        ("rows", f"{report.rows_in:,} read, {report.rows_ok:,} scored, {report.rows_quarantined:,} quarantined"),
-        *[("reason", line) for line in described(report.reasons, report.rows_quarantined)],
-        *([("quarantine", report.quarantine)] if report.quarantine else []),
-        ("duplicates", f"{report.duplicates:,} rows reused the prediction of an equal row"),
-        ("engine", report.engine),
-        ("time", f"{report.seconds:.1f} s, {rate:,.1f} rows/s, {report.tokens:,} tokens"),
-        ("bundle", report.bundle),
-        *([] if row_wise else windowed),
-    ]
+    return [("output", output), *report.facts(), *([] if row_wise else windowed)]

@@ -47,6 +47,7 @@ class LikewiseError(Exception):
         self.cause = _printable(redacted(cause))
         self.remedy = _printable(redacted(remedy))
         super().__init__(self.cause)
+        self.add_note(f"remedy: {self.remedy}")  # for tracebacks
 
     def __reduce__(self) -> tuple[object, ...]:
         return partial(type(self), remedy=self.remedy), (self.cause,), {"retry_after_s": self.retry_after_s}

@@ -1,8 +1,9 @@
-"""The inputs of `Bundle.predict`: what `mlflow.pyfunc.PyFuncModel.predict` takes, as rows or as a copy."""
+"""The inputs of `predict`: what `mlflow.pyfunc.PyFuncModel.predict` takes, as rows, as a copy or as a request."""
 
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,11 @@ from likewise.core.errors import RowRefused
 from likewise.core.extras import need
 from likewise.core.fields import field_cast
 from likewise.core.items import Table
+from likewise.core.json_values import json_form
 from likewise.core.signature import Field, Signature
+
+REQUEST = {"dataframe_split", "dataframe_records", "instances", "inputs"}
+"""A dict with one of these keys is the JSON of a request."""
 
 _LOSSY = frozenset({"double", "float", "boolean"})  # MLflow rounds a Decimal, and takes null for a required boolean
 
@@ -109,8 +114,7 @@ def _frame(data: Any, names: Sequence[str]) -> Any:
     if hasattr(data, "columns"):
         return data
     if isinstance(data, Mapping):
-        scalars = not any(isinstance(value, (list, tuple)) or hasattr(value, "__array__") for value in data.values())
-        return pandas.DataFrame([data] if scalars else data)
+        return pandas.DataFrame([data] if _is_record(data) else data)
     if isinstance(data, str):
         data = [data]
     if hasattr(data, "name"):  # a Series
@@ -118,3 +122,32 @@ def _frame(data: Any, names: Sequence[str]) -> Any:
     if isinstance(data, list) and data and isinstance(data[0], Mapping):
         return pandas.DataFrame(data)
     return pandas.DataFrame(data, columns=list(names[:1]) if len(names) == 1 else list(names) or None)
+
+
+def request_body(data: Any, params: Mapping[str, object] | None = None) -> bytes:
+    """The JSON of a request to `/invocations` for any input of `predict`; a dict with a key in REQUEST is one already.
+
+    Raises TypeError for a value that JSON cannot express.
+    """
+    document = {**_request(data), **({"params": dict(params)} if params else {})}
+    return json.dumps(document, default=json_form).encode()
+
+
+def _request(data: Any) -> Mapping[str, object]:
+    if hasattr(data, "iloc"):
+        if data.ndim == 1:
+            return {"inputs": cells(data)}
+        columns = [cells(data.iloc[:, at]) for at in range(data.shape[1])]
+        return {"dataframe_split": {"columns": list(map(str, data.columns)), "data": list(zip(*columns, strict=True))}}
+    if isinstance(data, Mapping):
+        if REQUEST & data.keys():
+            return data
+        return {"dataframe_records": [data]} if _is_record(data) else {"inputs": data}
+    if isinstance(data, list) and data and isinstance(data[0], Mapping):
+        return {"dataframe_records": data}
+    return {"inputs": [data] if isinstance(data, str) else data}
+
+
+def _is_record(data: Mapping[str, object]) -> bool:
+    """Whether a dict is one row, rather than columns."""
+    return not any(isinstance(value, (list, tuple)) or hasattr(value, "__array__") for value in data.values())

@@ -14,21 +14,18 @@ from typing import Any
 import pandas as pd
 from mlflow.deployments import BaseDeploymentClient
 from mlflow.exceptions import MlflowException
-from mlflow.utils.proto_json_utils import NumpyEncoder, dump_input_data
 
 from likewise import api, deployments
 from likewise.core.errors import LikewiseError, NotDeployed, WrongUsage
-from likewise.core.json_values import json_form
 from likewise.core.option_fields import coerce, described
 from likewise.core.stdout import reserved_stdout, stdout
-from likewise.engine.frames import cells
+from likewise.engine.frames import request_body
 from likewise.server import ServerOptions
 from likewise.targets.base import Receipt, Status
 from likewise.targets.registry import open_target
 
 FLAVOR = "python_function"
 TRUST = "LIKEWISE_TRUST"
-PROTOCOL = {"dataframe_split", "dataframe_records", "instances", "inputs"}  # a dict with one of these keys is a request
 
 
 class DeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # MLflow is untyped
@@ -113,9 +110,10 @@ class DeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # MLflow is
         Raises MlflowException with the deployment's error message.
         """
         with as_mlflow(endpoint=endpoint):
-            body = _body(_either("inputs", inputs, "df", df))
+            given = _either("inputs", inputs, "df", df)
+            body = json.dumps(given).encode() if isinstance(given, str) else request_body(given)  # text is quoted JSON
             deployment = str(_either("deployment_name", deployment_name, "name", name))
-            response = deployments.predict(deployment, body.encode(), to=self.target)
+            response = deployments.predict(deployment, body, to=self.target)
         if response.status != 200:
             raise _exception(response.body)
         document = json.loads(response.body)
@@ -163,20 +161,6 @@ def _either(one: str, first: Any, other: str, second: Any) -> Any:
     if (first is None) == (second is None):
         raise WrongUsage(f"predict requires either {one} or {other}", remedy="call predict(NAME, inputs)")
     return second if first is None else first
-
-
-def _body(inputs: Any) -> str:
-    """The request body.  Text, which is JSON, is sent as a JSON string, which the server parses."""
-    if isinstance(inputs, pd.DataFrame):  # unlike MLflow's own encoder, with every value that JSON can express
-        columns = [cells(inputs.iloc[:, at]) for at in range(inputs.shape[1])]
-        split = {"columns": list(map(str, inputs.columns)), "data": list(zip(*columns, strict=True))}
-        return json.dumps({"dataframe_split": split}, default=json_form)
-    if isinstance(inputs, pd.Series):
-        return json.dumps({"inputs": cells(inputs)}, default=json_form)
-    if isinstance(inputs, dict):  # MLflow's `dump_input_data` does not accept a dict
-        is_request = PROTOCOL & inputs.keys()
-        return json.dumps(inputs if is_request else {"inputs": inputs}, cls=NumpyEncoder)
-    return json.dumps(inputs) if isinstance(inputs, str) else str(dump_input_data(inputs))
 
 
 def _trust() -> bool:

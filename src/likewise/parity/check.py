@@ -14,6 +14,7 @@ from likewise import api
 from likewise.batch import Progress
 from likewise.batch.rows import single_value
 from likewise.core.errors import LikewiseError, ModelFailed, WrongUsage
+from likewise.core.notebook import notebook_report
 from likewise.core.option_fields import nearest
 from likewise.engine.accelerate.agreement import agreements_of
 from likewise.engine.engine_options import EngineOptions
@@ -55,7 +56,7 @@ def verify(
     Raises WrongUsage, NotDeployed and InputNotFound (an unknown backend) before anything is loaded, then the errors of
     `find`, `golden_set` and `Bundle.engine`.  A backend that fails and predictions that differ do not raise an error.
     """
-    options = options or VerifyOptions()
+    options, report = options or VerifyOptions(), report or notebook_report()
     backends = backends_of(against, options)
     if isinstance(model, api.Bundle):
         bundle = model

@@ -71,7 +71,7 @@ class BackendParity:
         return f"{self.differ:,} of {self.rows:,} rows differ: {stated(self.differ, self.rows, confidence)}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Parity:
     """The result of a comparison, with one entry in `places` per backend.
 
@@ -135,6 +135,10 @@ class Parity:
         ]
         rest = {"places": places, "agrees": self.agrees, "bound": self.bound}
         return {**{name: getattr(self, name) for name in self.__slots__}, **rest}
+
+    def __repr__(self) -> str:
+        verdicts = ", ".join(f"{each.where} {each.verdict}" for each in self.places)
+        return f"<Parity: {self.rows:,} rows of {self.golden}, {self.engine} against {verdicts}>"
 
     def _repr_html_(self) -> str:
         from likewise.parity.report import fragment
