@@ -11,7 +11,9 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOK = Path("examples/notebook/your_own_model.ipynb")
-VARIABLE = re.compile(r"127\.0\.0\.1:\d+|sha256:[0-9a-f]+|\d[\d,]*\.?\d* (?:s|ms|rows/s|MB)\b|\d{4}-\d\d-\d\dT[\d:.+Z]+|/[\w./-]+")
+VARIABLE = re.compile(
+    r"127\.0\.0\.1:\d+|sha256:[0-9a-f]+|\d[\d,]*\.?\d* (?:s|ms|rows/s|MB)\b|\d{4}-\d\d-\d\dT[\d:.+Z]+|/[\w./-]+"
+)
 
 
 @pytest.fixture

@@ -13,8 +13,11 @@ from tests.docs.generated import compare
 from tests.support.cli import call
 from tests.support.processes import LIKEWISE, run
 
-from likewise.cli import app
+from likewise.cli import app, examples
 from likewise.cli.images import image
+from likewise.core.spec import ModelSpec
+from likewise.receipts import Receipts
+from likewise.targets.base import Receipt
 
 COMMANDS = [name for name in app.COMMANDS if name != "image"]
 COMMANDS += [f"image {command.callback.__name__}" for command in image.registered_commands if command.callback]
@@ -116,6 +119,35 @@ def test_script_and_module_print_the_same_version(tmp_path: Path) -> None:
     by_script = run([script, "--version"])
     assert by_script.stdout == run([*LIKEWISE, "--version"]).stdout == likewise("--version", cwd=tmp_path).stdout
     assert by_script.stdout[0].isdigit()
+
+
+def test_every_command_is_in_one_group_and_has_examples() -> None:
+    grouped = [name for names in examples.GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted(app.COMMANDS)
+    assert examples.EXAMPLES.keys() == {name.removeprefix("image ") for name in COMMANDS}
+
+
+@pytest.mark.parametrize("argv", [(), ("image",)])
+def test_command_without_arguments_shows_its_help(tmp_path: Path, argv: tuple[str, ...]) -> None:
+    done = likewise(*argv, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage: likewise" in done.stdout
+
+
+def test_shell_completes_deployments_targets_and_options(tmp_path: Path) -> None:
+    classifier = Receipt("local", "reviews", ModelSpec("sha256:ab"), {}, {}, "2026-01-01", "2026-01-01")
+    Receipts(tmp_path / "data" / "receipts.db").finish("local", "reviews", classifier.as_dict())
+    own = {"LIKEWISE_DATA_HOME": str(tmp_path / "data"), "_LIKEWISE_COMPLETE": "complete_zsh"}
+    for words, expected in {
+        "likewise status re": "reviews",
+        "likewise verify bundle --against re": "reviews",
+        "likewise deploy bundle --to conta": "container",
+        "likewise deploy bundle --to local -C read": "read_timeout_s=",
+        "likewise verify bundle --against spa": "spark",
+        "likewise insp": "inspect",
+    }.items():
+        done = run(LIKEWISE, cwd=tmp_path, env={**environment(tmp_path), **own, "_TYPER_COMPLETE_ARGS": words})
+        assert f'"{expected}"' in done.stdout, words
 
 
 def test_reference_page_matches_help_output(tmp_path: Path) -> None:

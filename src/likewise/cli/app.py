@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from likewise.cli.examples import epilog, group
 from likewise.cli.flags import with_flags
 from likewise.cli.screen import Screen, show_error
 from likewise.core.errors import Interrupted, LikewiseError, OutputRefused, WrongUsage
@@ -47,7 +48,7 @@ def application(*names: str) -> typer.Typer:
         help="Deploy an MLflow model to any target and get the same predictions from each.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        rich_markup_mode="markdown",
+        rich_markup_mode="markdown" if len(names) > 1 else None,  # its tables of options are unreadable at 80 columns
         context_settings={"help_option_names": ["--help"]},
     )
     app.callback()(root)
@@ -55,9 +56,9 @@ def application(*names: str) -> typer.Typer:
         module = importlib.import_module(f"likewise.cli.{COMMANDS[name]}")
         command = getattr(module, name, None) or getattr(module, f"{name}_")
         if isinstance(command, typer.Typer):
-            app.add_typer(command)
+            app.add_typer(command, rich_help_panel=group(name))
         else:
-            app.command(name)(with_flags(command))
+            app.command(name, rich_help_panel=group(name), epilog=epilog(name))(with_flags(command))
     return app
 
 
@@ -88,7 +89,11 @@ def main() -> None:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
         signal.signal(signal.SIGHUP, raise_interrupt)
     try:
-        named = [word for word in sys.argv[1:2] if word in COMMANDS]
+        if sys.argv[1:] in ([], ["image"]):
+            sys.argv.append("--help")
+        typed = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", "")
+        words = typed.split() if "_LIKEWISE_COMPLETE" in os.environ else sys.argv
+        named = [word for word in words[1:2] if word in COMMANDS]
         app = application(*(named or COMMANDS))
         code = app(standalone_mode=False, prog_name="likewise") or 0  # the call returns the code of a typer.Exit
         if code == Interrupted.exit_code:

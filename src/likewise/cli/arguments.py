@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from likewise import api
+from likewise.cli import completion
 from likewise.cli.environment import enter
 from likewise.cli.flags import argument, flag
 from likewise.core.errors import WrongUsage
@@ -19,6 +20,7 @@ ModelArgument = Annotated[
         "MODEL",
         "Path of a bundle, or MLflow model URI: runs:/…, models:/name/6, models:/name@alias, models:/m-…, "
         "a local path, s3://…",
+        complete=completion.model,
     ),
 ]
 TRUST = "Allow the model's own Python code to run."

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from likewise import deployments
+from likewise.cli import completion
 from likewise.cli.arguments import Choice, ModelArgument
 from likewise.cli.flags import argument, flag
 from likewise.cli.screen import Screen
@@ -28,11 +29,18 @@ from likewise.targets.listing import Listed
 from likewise.targets.registry import names, open_target
 from likewise.targets.responses import error_of
 
-Name = Annotated[str, argument("NAME", "Name of the deployment.")]
-To = Annotated[str | None, flag("--to -t TARGET", "Target; needed only if several targets have this name.")]
+Name = Annotated[str, argument("NAME", "Name of the deployment.", complete=completion.deployment)]
+To = Annotated[
+    str | None,
+    flag("--to -t TARGET", "Target; needed only if several targets have this name.", complete=completion.target),
+]
 Config = Annotated[
     list[str] | None,
-    flag("--config -C KEY=VALUE", "Set an option of the target; give nested values as JSON. Repeatable."),
+    flag(
+        "--config -C KEY=VALUE",
+        "Set an option of the target; give nested values as JSON. Repeatable.",
+        complete=completion.config,
+    ),
 ]
 PlanFlag = Annotated[bool, flag("--plan", "Show the steps without running them.")]
 
@@ -44,6 +52,7 @@ def deploy(
         flag(
             "--to -t TARGET",
             "Where to deploy: local, container, ray-serve (or ray), ray-serve://HOST:PORT, sagemaker:/REGION, …",
+            complete=completion.target,
         ),
     ],
     name: Annotated[str | None, flag("--name NAME", "Name of the new deployment; required without --options.")] = None,
@@ -144,7 +153,11 @@ def delete(name: Name, to: To = None, plan: PlanFlag = False, *, screen: Screen)
 def list_(
     to: Annotated[
         str | None,
-        flag("--to -t TARGET", "List only this target, including deployments that were made from other machines."),
+        flag(
+            "--to -t TARGET",
+            "List only this target, including deployments that were made from other machines.",
+            complete=completion.target,
+        ),
     ] = None,
     *,
     screen: Screen,
@@ -293,7 +306,8 @@ def _send_example(receipt: Receipt) -> str:
 def _apply(planned: Planned, screen: Screen) -> None:
     for finding in planned.findings:
         screen.note(f"{finding.cause}; {finding.remedy}")
-    receipt = deployments.execute(planned, lambda step: screen.note(step.about), screen.note)
+    with screen.working():
+        receipt = deployments.execute(planned, lambda step: screen.note(step.about), screen.note)
     plan = planned.plan
     if receipt is None:
         screen.result({"deleted": plan.name, "target": plan.target}, "Deleted", [(plan.name, plan.target)])

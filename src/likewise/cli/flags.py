@@ -14,17 +14,20 @@ import typer
 from likewise.core.stdout import reserve_stdout
 
 
-def flag(spelling: str, text: str, **limits: float) -> Any:
-    """A typer option for `Annotated`. spelling: `--output -o DIR`; text: its help; limits: min, max."""
+def flag(spelling: str, text: str, *, complete: Callable[..., list[str]] | None = None, **limits: float) -> Any:
+    """A typer option for `Annotated`. spelling: `--output -o DIR`; text: its help; limits: min, max.
+
+    complete: see `likewise.cli.completion`.
+    """
     words = spelling.split()
     names = [word for word in words if word.startswith("-")]
     metavar = " ".join(words[len(names) :]) or None
-    return typer.Option(*names, metavar=metavar, help=text, **limits)  # type: ignore[call-overload]
+    return typer.Option(*names, metavar=metavar, help=text, autocompletion=complete, **limits)  # type: ignore[call-overload]
 
 
-def argument(metavar: str, text: str) -> Any:
-    """A typer positional argument for `Annotated`; text: its help."""
-    return typer.Argument(metavar=metavar, help=text)
+def argument(metavar: str, text: str, *, complete: Callable[..., list[str]] | None = None) -> Any:
+    """A typer positional argument for `Annotated`; text: its help; complete: see `likewise.cli.completion`."""
+    return typer.Argument(metavar=metavar, help=text, autocompletion=complete)
 
 
 def with_flags(command: Callable[..., None]) -> Callable[..., None]:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from likewise.cli.arguments import Choice, ModelArgument
+from likewise.cli.examples import epilog
 from likewise.cli.flags import argument, flag, with_flags
 from likewise.cli.screen import Screen
 from likewise.core.errors import WrongUsage
@@ -46,8 +47,9 @@ def build(
     screen: Screen,
 ) -> None:
     """Build an image of MODEL: base image, locked environment, bundle. The same inputs give the same digest."""
-    bundle = choice.find(model, screen.note)
-    built = build_image(bundle, tag, bundle.spec(), replace(options, created=_source_date_epoch()), report=screen.note)
+    bundle, options = choice.find(model, screen.note), replace(options, created=_source_date_epoch())
+    with screen.working():
+        built = build_image(bundle, tag, bundle.spec(), options, report=screen.note)
     if oci is not None:
         write_layout(Store(), built.name, oci)
     screen.result(_document(built, oci), "Image", _facts(built, oci))
@@ -67,14 +69,15 @@ def push(
 ) -> None:
     """Push an image to a registry. Layers that the registry already has are skipped; interrupted uploads resume."""
     start_time = time.perf_counter()
-    if to.startswith("ecr:"):
-        from likewise.targets.sagemaker.ecr import push as push_to_ecr  # the extra `aws`
+    with screen.working():
+        if to.startswith("ecr:"):
+            from likewise.targets.sagemaker.ecr import push as push_to_ecr  # the extra `aws`
 
-        pushed = push_to_ecr(name, to, screen.note)
-    else:
-        from likewise.images.push import push_image  # the extra `images`
+            pushed = push_to_ecr(name, to, screen.note)
+        else:
+            from likewise.images.push import push_image  # the extra `images`
 
-        pushed = push_image(name, to, report=screen.note)
+            pushed = push_image(name, to, report=screen.note)
     seconds = time.perf_counter() - start_time
     document = {"name": pushed.name, "digest": pushed.digest, "sent_bytes": pushed.sent_bytes, "blobs": pushed.blobs}
     counts = ", ".join(f"{count} {outcome}" for outcome, count in pushed.blobs.items() if count)
@@ -135,7 +138,7 @@ def dockerfile(
 
 
 for command in (build, push, run, dockerfile):
-    image.command()(with_flags(command))
+    image.command(epilog=epilog(command.__name__))(with_flags(command))
 
 
 def _source_date_epoch() -> int:

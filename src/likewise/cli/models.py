@@ -45,16 +45,17 @@ def bundle(
     """Create a self-contained bundle of MODEL and verify that it loads without a network or a tracking server."""
     if env:
         enter(model, trust=trust, allow_versions=allow_versions, report=screen.note)
-    created = api.bundle(
-        model,
-        output,
-        references=reference or (),
-        row_wise=row_wise,
-        compiling=compiling,
-        trust=trust,
-        allow_versions=allow_versions,
-        report=screen.note,
-    )
+    with screen.working():
+        created = api.bundle(
+            model,
+            output,
+            references=reference or (),
+            row_wise=row_wise,
+            compiling=compiling,
+            trust=trust,
+            allow_versions=allow_versions,
+            report=screen.note,
+        )
     screen.result(document(created), "Bundle", _facts(created))
 
 
@@ -75,7 +76,9 @@ def inspect(
         enter(model, trust=trust, allow_versions=allow_versions, report=screen.note)
     opened = api.find(model, trust=trust, allow_versions=allow_versions, report=screen.note)
     if measure:
-        measured = api.measure(opened)
+        with screen.working():
+            screen.note("measuring the engines on this CPU")
+            measured = api.measure(opened)
         pools = ", ".join(f"{name} {count}" for name, count in measured.pools.items())
         screen.note(f"threads: {pools or 'no pools found'} (docs/threads.md)")
         for name in measured.differing:

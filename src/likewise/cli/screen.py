@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +12,8 @@ import orjson
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
-from rich.table import Table
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
 
 from likewise.core.errors import LikewiseError
 from likewise.core.option_fields import option
@@ -35,6 +37,7 @@ class Screen:
 
     def __post_init__(self) -> None:
         self.out = Console(file=stdout(), highlight=False)
+        self._work: Progress | None = None
 
     def result(self, document: Mapping[str, object], title: str, facts: Iterable[tuple[str, str]]) -> None:
         """Print `document` if `--json` was given, else the table `facts`, each a pair of a name and a value."""
@@ -72,9 +75,35 @@ class Screen:
         else:
             self.table(title, ("option", "default", "description"), options)
 
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """On a terminal, show the last note of the block with a spinner and the time since, until the next one."""
+        if not err.is_terminal:
+            yield
+            return
+        spinner = SpinnerColumn(), TextColumn("{task.description}", table_column=Column(ratio=1)), TimeElapsedColumn()
+        with Progress(*spinner, console=err, transient=True, expand=True) as self._work:
+            try:
+                yield
+            finally:
+                self._end_note()
+                self._work = None
+
     def note(self, text: str) -> None:
         """Print a progress message on stderr."""
+        self._end_note()
+        if self._work is not None:
+            self._work.add_task(f"{escape(visible(text))}", total=None)
+            return
         err.print(f"[dim]·[/dim] {escape(visible(text))}", soft_wrap=True)
+
+    def _end_note(self) -> None:
+        """Print the note that is shown with a spinner, with its duration."""
+        for task in list(self._work.tasks) if self._work is not None else ():
+            seconds = task.elapsed or 0.0
+            took = f" [dim]{seconds:.0f} s[/dim]" if seconds >= 1 else ""
+            err.print(f"[dim]·[/dim] {task.description}{took}", soft_wrap=True)
+            self._work.remove_task(task.id)  # type: ignore[union-attr]
 
 
 def show_error(error: LikewiseError, *, as_json: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from likewise.batch import Progress
+from likewise.cli import completion
 from likewise.cli.arguments import Choice, ModelArgument
 from likewise.cli.flags import flag
 from likewise.cli.progress import JobProgress
@@ -28,6 +29,7 @@ def verify(
             "Backend to compare with: NAME or NAME@TARGET of a deployment, a URL, image:NAME:TAG, ray, a batch job "
             "(local, spark, spark://HOST:PORT), a file or folder that `likewise score` wrote, mlflow (plain "
             "mlflow.pyfunc.load_model) or mlflow-serve (its server). Repeatable.",
+            complete=completion.backend,
         ),
     ] = None,
     report: Annotated[

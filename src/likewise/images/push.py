@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from likewise.core.digests import PREFIX
 from likewise.core.errors import AlreadyDeployed, InputInvalid, WrongUsage
@@ -54,15 +56,19 @@ def push_image(
     with store.used(), Registry(target.registry, credentials, wait_s=wait_s) as registry:
         if immutable:
             _require_tag_free(registry, target, image)
-        counts, sent = {"sent": 0, "mounted": 0, "there": 0}, 0
-        for blob in dict.fromkeys(store.reachable(image)):
+        counts, sent, done, started_at = {"sent": 0, "mounted": 0, "there": 0}, 0, 0, time.monotonic()
+        blobs = list(dict.fromkeys(store.reachable(image)))
+        total = sum(blob.size for blob in blobs if blob.media_type not in (*INDEXES, *MANIFESTS))
+        for blob in blobs:
             if blob.media_type in (*INDEXES, *MANIFESTS):
                 _put_manifest(registry, target, blob, store, last=blob == image)
                 continue
             outcome = push_blob(registry, target.repository, blob, store)
             counts[outcome] += 1
             sent += blob.size if outcome == "sent" else 0
-            report(f"{blob.digest[:19]}… {blob.size / 1e6:.1f} MB: {outcome}")
+            done += blob.size
+            left = timedelta(seconds=round((time.monotonic() - started_at) * (total - done) / max(done, 1)))
+            report(f"{done / 1e6:.1f} of {total / 1e6:.1f} MB, {left} left; {blob.digest[:19]}… {outcome}")
     return Pushed(str(target), image.digest, sent, counts)
 
 

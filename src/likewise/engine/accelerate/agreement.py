@@ -50,11 +50,10 @@ class Agreement:
     reference: str = "load_model"
 
     def __str__(self) -> str:
-        return (
-            f"{self.differ:,} of {self.rows:,} predictions differ from {self.reference}'s, "
-            f"{stated(self.differ, self.rows)}; "
-            f"numbers differ by up to {self.largest:.2g} (tolerance {self.tolerance:g}); on {self.source}"
-        )
+        same = f"{self.differ:,} other predictions than" if self.differ else "the same predictions as"
+        numbers = f"; numbers within {self.largest:.2g} (tolerance {self.tolerance:g})" if self.largest else ""
+        rows = f"{self.rows:,} rows ({self.source})"
+        return f"{same} {self.reference}'s on {rows}, {stated(self.differ, self.rows)}{numbers}"
 
     @property
     def stored(self) -> Mapping[str, object]:

@@ -64,10 +64,11 @@ class Calibration:
 
     def __str__(self) -> str:
         different = round((1 - self.agreement) * self.texts)
+        same = f"{different:,} other labels than" if different else "the same labels as"
         line = (
-            f"drift {self.drift:.3g}, guard {self.guard:.3g} ({self.factor:g} x), {self.share:.1%} recomputed in fp32, "
-            f"{self.moved} labels changed by bf16 alone; with the guard {different:,} of {self.texts:,} differ from "
-            f"fp32, {stated(different, self.texts)}; on {self.source}"
+            f"{same} fp32 on {self.texts:,} texts ({self.source}), {stated(different, self.texts)}; {self.share:.1%} "
+            f"recomputed in fp32 (margin below {self.guard:.3g}, {self.factor:g} x the drift of {self.drift:.3g}; without "
+            f"that, {self.moved} labels change)"
         )
         return f"not offered: {self.refused}; {line}" if self.refused else line
 
