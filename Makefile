@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all test-fast check format lint types imports bench lock vendor clean
+.PHONY: demo test test-all test-fast check format lint types imports bench dist lock vendor clean
 
 demo: $(READY)
 	$(BIN)/likewise demo
@@ -47,6 +47,12 @@ imports: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m bench
+
+# The files of a release, in dist/.
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
 
 # The lock covers every platform and every Python version in pyproject.toml; pip uses it as constraints.
 lock: $(READY)
