@@ -18,6 +18,7 @@ from typing import Literal
 
 from likewise.core.cores import own_settings, usable_cores, usable_threads
 from likewise.core.errors import LikewiseError
+from likewise.core.extras import install_command
 from likewise.engine.kinds import kinds
 from likewise.shipping.logged_environment import complete_environments
 
@@ -129,7 +130,9 @@ def _library(name: str, requirement: str, purpose: str) -> MachineFinding:
     try:
         return MachineFinding(name, "ok", importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        return MachineFinding(name, "missing", f"not installed ({purpose})", f"pip install '{requirement}'")
+        own = re.fullmatch(r"likewise\[(.+)\]", requirement)
+        remedy = install_command(own[1]) if own else f"pip install '{requirement}'"
+        return MachineFinding(name, "missing", f"not installed ({purpose})", remedy)
 
 
 def _java() -> MachineFinding:
@@ -174,7 +177,7 @@ def _aws() -> MachineFinding:
         import botocore.config
         import botocore.exceptions
     except ModuleNotFoundError:
-        return MachineFinding("AWS identity", "missing", "boto3 is not installed", "pip install 'likewise[aws]'")
+        return MachineFinding("AWS identity", "missing", "boto3 is not installed", install_command("aws"))
     remedy = "run aws configure, or set AWS_PROFILE"
     if not {"AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_ROLE_ARN"} & os.environ.keys() and not _aws_files():
         return MachineFinding("AWS identity", "missing", "no credentials", remedy)

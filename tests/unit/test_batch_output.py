@@ -39,6 +39,7 @@ from likewise.core.errors import (
     OutputRefused,
     WrongUsage,
 )
+from likewise.core.extras import install_command
 from likewise.core.isolation import StopSignal
 from likewise.core.items import Row
 from likewise.core.spec import ModelSpec
@@ -124,7 +125,7 @@ def test_missing_pyarrow_names_the_extra_to_install(
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(MissingExtra) as caught:
         run_job(source, tmp_path / "out")
-    assert caught.value.remedy == "pip install 'likewise[batch]'"
+    assert caught.value.remedy == install_command("batch")
     assert names(tmp_path) == {f"in.{suffix}"}
 
 

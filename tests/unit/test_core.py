@@ -19,6 +19,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.wheels import install
 
 from likewise.builder.bundle import trusts
 from likewise.bundles import trust
@@ -28,7 +29,7 @@ from likewise.bundles.trust import Trust
 from likewise.cli.app import raise_interrupt
 from likewise.core.digests import canonical_json, sha256_bytes, sha256_file
 from likewise.core.errors import CodeNotTrusted, MissingExtra, RowRefused, WrongUsage
-from likewise.core.extras import need
+from likewise.core.extras import install_command, need
 from likewise.core.isolation import isolate
 from likewise.core.items import Item, Request, Row, Table
 from likewise.core.keys import item_key
@@ -192,8 +193,31 @@ def test_digest_of_a_file_is_the_digest_of_its_bytes(tmp_path: Path) -> None:
 def test_missing_library_is_reported_with_its_extra() -> None:
     with pytest.raises(MissingExtra) as caught:
         need("no_such_library.inside", extra="spark")
-    assert caught.value.remedy == "pip install 'likewise[spark]'"
+    assert caught.value.remedy == install_command("spark")
     assert need("json", extra="spark") is json
+
+
+@pytest.mark.parametrize(
+    ("origin", "command"),
+    [
+        (None, "pip install 'likewise[a,b]'"),
+        ({"url": "file:///no/such/folder", "dir_info": {}}, "pip install 'likewise[a,b]'"),
+        ({"url": "https://example.com/likewise.git", "vcs_info": {}}, "pip install 'likewise[a,b]'"),
+        ({"url": "FOLDER", "dir_info": {"editable": True}}, "pip install -e 'PATH[a,b]'"),
+        ({"url": "FOLDER", "dir_info": {}}, "pip install 'PATH[a,b]'"),
+        ({"url": "FOLDER/x.whl", "archive_info": {}}, "pip install 'likewise[a,b] @ FOLDER/x.whl'"),
+    ],
+)
+def test_remedy_installs_from_where_likewise_came_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: dict[str, object] | None, command: str
+) -> None:
+    folder = tmp_path / "check out"
+    folder.mkdir()
+    (folder / "x.whl").touch()
+    text = json.dumps(origin).replace("FOLDER", folder.as_uri())
+    files = {"direct_url": text} if origin else {}
+    install(monkeypatch, tmp_path / "site", "likewise", **files)
+    assert install_command("a,b") == command.replace("FOLDER", folder.as_uri()).replace("PATH", str(folder))
 
 
 def test_signature_is_parsed_from_mlflows_format() -> None:

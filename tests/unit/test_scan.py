@@ -36,6 +36,7 @@ from likewise.builder.scan.findings import Scan
 from likewise.builder.scan.model import scan
 from likewise.builder.scan.pickles import Limits
 from likewise.core.errors import BundleTampered, MissingExtra, WrongUsage
+from likewise.core.extras import install_command
 
 FOREST = RandomForestClassifier(3, random_state=np.random.RandomState(0)).fit(np.eye(4), [0, 1, 0, 1])
 
@@ -494,7 +495,7 @@ def test_missing_library_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "fickling.fickle", None)
     with pytest.raises(MissingExtra) as caught:
         scan(tmp_path)
-    assert "likewise[mlflow]" in caught.value.remedy
+    assert caught.value.remedy == install_command("mlflow")
 
 
 def test_code_alone_fails_only_on_unusual(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from likewise.core.errors import LikewiseError, MissingExtra, ModelNotFound, OutputRefused, StoreUnreachable, WrongUsage
+from likewise.core.extras import install_command
 from likewise.core.uris import redacted, without_secrets
 from likewise.engine.vendored import exception_chain
 
@@ -62,9 +63,7 @@ def _convert_library_error(uri: str, link: BaseException) -> LikewiseError | Non
     kind, package = type(link).__name__, type(link).__module__.partition(".")[0]
     if isinstance(link, ModuleNotFoundError):
         extra = "aws" if link.name in ("boto3", "botocore") else "mlflow"
-        return MissingExtra(
-            f"{uri} needs {link.name}, which is not installed", remedy=f"pip install 'likewise[{extra}]'"
-        )
+        return MissingExtra(f"{uri} needs {link.name}, which is not installed", remedy=install_command(extra))
     if kind in _NO_CREDENTIALS:
         return StoreUnreachable(
             f"there are no credentials for {uri}: {link}",

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import json
+import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from types import ModuleType
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from likewise.core.errors import MissingExtra
 
@@ -20,9 +25,26 @@ def need(module: str, *, extra: str) -> ModuleType:
         top = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != top:
             raise
-        raise MissingExtra(
-            f"this needs {top}, which is not installed", remedy=f"pip install 'likewise[{extra}]'"
-        ) from error
+        raise MissingExtra(f"this needs {top}, which is not installed", remedy=install_command(extra)) from error
+
+
+def install_command(extras: str) -> str:
+    """The command that installs `extras`, such as `batch,spark`, from where this Likewise was installed.
+
+    That is a checkout, a wheel, or a package index, as PEP 610 records it.
+    """
+    try:
+        origin = json.loads(metadata.distribution("likewise").read_text("direct_url.json") or "{}")
+    except metadata.PackageNotFoundError:
+        origin = {}
+    url = str(origin.get("url", ""))
+    path = unquote(urlsplit(url).path)
+    if not url.startswith("file:") or not os.path.exists(path):
+        return f"pip install 'likewise[{extras}]'"
+    if os.path.isfile(path):
+        return f"pip install {shlex.quote(f'likewise[{extras}] @ {url}')}"
+    editable = "-e " if origin.get("dir_info", {}).get("editable") else ""
+    return f"pip install {editable}{shlex.quote(f'{path}[{extras}]')}"
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Literal
 
 from likewise.core.digests import sha256_file
 from likewise.core.errors import InputInvalid, MissingExtra
+from likewise.core.extras import install_command
 
 ReviewSource = Literal["rotten_tomatoes", "imdb"]
 LABELS = ("negative", "positive")
@@ -92,7 +93,7 @@ def _checked(package: str, file: str, requirement: str, digest: str) -> Path:
     """The path of a file in an installed package, found without importing it, after checking the file's digest."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise MissingExtra(f"the package {requirement} is not installed", remedy="pip install 'likewise[demo]'")
+        raise MissingExtra(f"the package {requirement} is not installed", remedy=install_command("demo"))
     path = Path(spec.submodule_search_locations[0], file)
     actual = sha256_file(path) if path.exists() else "no file"
     if actual != digest:

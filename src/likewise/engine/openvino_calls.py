@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from likewise.core.errors import EngineUnavailable
-from likewise.core.extras import deferred, need
+from likewise.core.extras import deferred, install_command, need
 
 FIRST = threading.RLock()
 """Serializes the first inferences: two threads that pass arrays to the runtime for the first time concurrently
@@ -23,7 +23,7 @@ def need_to_compile() -> None:
     if missing:
         raise EngineUnavailable(
             f"compiling needs {', '.join(missing)}, which is not installed",
-            remedy="pip install 'likewise[openvino,torch]'",
+            remedy=install_command("openvino,torch"),
         )
 
 

@@ -67,8 +67,8 @@ class Calibration:
         same = f"{different:,} other labels than" if different else "the same labels as"
         line = (
             f"{same} fp32 on {self.texts:,} texts ({self.source}), {stated(different, self.texts)}; {self.share:.1%} "
-            f"recomputed in fp32 (margin below {self.guard:.3g}, {self.factor:g} x the drift of {self.drift:.3g}; without "
-            f"that, {self.moved} labels change)"
+            f"recomputed in fp32 (margin below {self.guard:.3g}, {self.factor:g} x the drift of {self.drift:.3g}; "
+            f"without that, {self.moved} labels change)"
         )
         return f"not offered: {self.refused}; {line}" if self.refused else line
 
