@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all test-fast check format lint types imports bench lock vendor clean
+.PHONY: demo test test-all test-fast check format lint types imports bench docs lock vendor clean
 
 demo: $(READY)
 	$(BIN)/likewise demo
@@ -47,6 +47,10 @@ imports: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m bench
+
+# The documentation as a website, in build/site; broken links are errors.
+docs: $(READY)
+	$(BIN)/mkdocs build --strict --quiet
 
 # The lock covers every platform and every Python version in pyproject.toml; pip uses it as constraints.
 lock: $(READY)
