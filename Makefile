@@ -50,7 +50,7 @@ bench: $(READY)
 
 # The documentation as a website, in build/site; broken links are errors.
 docs: $(READY)
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict
 
 # The lock covers every platform and every Python version in pyproject.toml; pip uses it as constraints.
 lock: $(READY)
