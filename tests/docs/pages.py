@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from tests.docs.generated import ROOT
@@ -17,7 +18,7 @@ from tests.support.processes import Running, free_port, running
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").rglob("*.md")))
 _FENCE = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.M | re.S)
-SHELL = ("bash", "console", "")  # languages of blocks with commands
+SHELL = ("bash", "sh", "console", "")  # languages of blocks with commands
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,26 @@ def blocks(page: Path) -> list[Block]:
 
 
 def commands(page: Path, program: str) -> Iterator[list[str]]:
-    """The words of each command that starts with `program`, without comments; continued lines are joined."""
+    """The words of each command that starts with `program`, without comments, up to a pipe, redirection or `||`."""
     for block in blocks(page):
-        if block.kind in SHELL:
-            lines = block.text.replace("\\\n", " ").splitlines()
-            for line in (line.removeprefix("$ ") for line in lines if line.removeprefix("$ ").startswith(f"{program} ")):
-                yield shlex.split(line, comments=True)
+        if block.kind in SHELL and not block.title:
+            for line in _lines(block.text.replace("\\\n", " ")):
+                words = shlex.split(line.removeprefix("$ "), comments=True)
+                if words[:1] == [program]:
+                    yield list(takewhile(lambda word: word[0:1] not in {"|", ">", "&", ";"} and word != "2>", words))
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines of shell code; one line if a quoted text continues over several."""
+    line = ""
+    for each in text.splitlines():
+        line += each
+        try:
+            shlex.split(line, comments=True)
+        except ValueError:  # an open quotation
+            continue
+        yield line
+        line = ""
 
 
 def follow(page: Path, folder: Path, env: Mapping[str, str]) -> None:
@@ -69,7 +84,7 @@ def follow(page: Path, folder: Path, env: Mapping[str, str]) -> None:
 
 
 def assert_shows(shown: str, output: str) -> None:
-    """Assert that `output` has the lines of `shown` in their order: `…` stands for any text, and spaces for any space."""
+    """Assert that `output` has the lines of `shown` in this order; `…` stands for any text, spaces for any space."""
     at = 0
     for line in filter(None, map(str.strip, shown.splitlines())):
         pattern = r"\s+".join(re.escape(word).replace("…", ".*") for word in line.split())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 from tests.docs.generated import ROOT
 from tests.docs.pages import follow, reader
+from tests.support.sentiment_store import Store
 
 DOCS = ROOT / "docs"
 
@@ -23,6 +25,16 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_five_minute_start_works_as_written(started: Path) -> None:
     assert (started / "scored.csv").read_text().count("\n") == 151
+
+
+def test_the_examples_of_migration_work_as_written(started: Path) -> None:
+    follow(DOCS / "migration.md", started, reader(started.parent))
+
+
+def test_the_chapter_page_works_as_written(store: Store, tmp_path: Path) -> None:
+    """With the demo's bundle; `likewise demo`, which created it, runs the page's other commands of this machine."""
+    shutil.copytree(store.bundle, tmp_path / "bundle", copy_function=os.link)
+    follow(DOCS / "chapter.md", tmp_path, reader(tmp_path))
 
 
 @pytest.mark.long
