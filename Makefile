@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all test-fast check format lint types imports bench dist lock vendor clean
+.PHONY: demo test test-all test-fast check format lint types imports bench dist docs lock vendor clean
 
 demo: $(READY)
 	$(BIN)/likewise demo
@@ -53,6 +53,10 @@ dist: $(READY)
 	rm -rf dist
 	$(BIN)/python -m build
 	$(BIN)/twine check --strict dist/*
+
+# The documentation as a website, in build/site; broken links are errors.
+docs: $(READY)
+	$(BIN)/mkdocs build --strict
 
 # The lock covers every platform and every Python version in pyproject.toml; pip uses it as constraints.
 lock: $(READY)
