@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -30,6 +31,7 @@ from likewise.targets.base import (
     output_of,
 )
 from likewise.targets.figures import traffic_of
+from likewise.targets.http_client import PROBE_TIMEOUT_S
 from likewise.targets.ray import serve_config
 from likewise.targets.ray.preflight import capacity_findings, needed
 from likewise.targets.ray.ray_options import RayOptions
@@ -49,6 +51,7 @@ STATES: Mapping[str, DeploymentState] = {
     "DEPLOY_FAILED": "failing",
     "DELETING": "gone",
 }
+_one_status = threading.Lock()  # parallel calls would each start a process that imports Ray
 _ADDRESS = re.compile(r"//[^/?#@]*/?")  # Ray's client does not log in, so the address has no user and no query
 
 
@@ -126,7 +129,8 @@ class RayTarget:
 
     def status(self, receipt: Receipt) -> Status:
         """The status according to Serve; `details` has its message, the replicas, and a running canary."""
-        reported = self._call("status", {"name": receipt.name})
+        with _one_status:
+            reported = self._call("status", {"name": receipt.name})
         if reported["status"] is None:
             return Status("gone", about=f"Ray Serve has no deployment {receipt.name!r}")
         state = state_of(reported)
@@ -147,7 +151,8 @@ class RayTarget:
                 **{k: canary[k] for k in ("share", "seen", "at")},
             }
             about += f"; {_canary_status(canary)}"
-        return Status(state, receipt.output("url"), about, details, *_digests(record))
+        url = receipt.output("url")
+        return Status(state, url, about, details, *_digests(record), engine=_engine_at(url) if ready else None)
 
     def traffic(self, receipt: Receipt) -> Traffic:
         """The sum of the figures in the metrics pages of all replicas that respond."""
@@ -210,6 +215,16 @@ class RayTarget:
 def state_of(application: Mapping[str, Any]) -> DeploymentState:
     """The state of an application with Serve's `status`."""
     return STATES.get(application["status"], "failing")
+
+
+def _engine_at(url: str) -> str | None:
+    """The label of the engine at `url`, None without a response within PROBE_TIMEOUT_S."""
+    try:
+        with OPENER.open(f"{url}/ready", timeout=PROBE_TIMEOUT_S) as response:
+            label: str | None = response.headers.get("X-Likewise-Engine")
+            return label
+    except (OSError, http.client.HTTPException):
+        return None
 
 
 def _receipt(uri: str, deployment: Mapping[str, Any]) -> Receipt:
