@@ -218,21 +218,17 @@ def test_former_revision_is_restored_or_the_remedy_names_what_is_missing(
     deploy(source)
     deployments.update("one", models["2"], trust=True)
     deployments.update("one", options={"deadline_s": "30"})
-    deployments.update("one", revision=1)
-    assert (predict(), deployments.status("one")[0].options["deadline_s"]) == ("1:A", 60.0)
-    deployments.update("one", revision=2)
-    deployments.update("one", revision=3)  # of this and the one before, the target keeps the bundle
     shutil.rmtree(source)
     with pytest.raises(ModelNotFound, match="revision 1") as missing:
         deployments.update("one", revision=1)
     assert str(source) in missing.value.remedy
     shutil.copytree(models["1"], source)
-    deployments.update("one", revision=1)
-    assert predict() == "1:A"
+    receipt = deployments.update("one", revision=1)
+    assert (predict(), receipt.options["deadline_s"]) == ("1:A", 60.0)
     with pytest.raises(WrongUsage, match="a model and a former version"):
         deployments.update("one", models["2"], revision=1, trust=True)
     shown = json.loads(call("history", "one", "--json").stdout)["revisions"]
-    assert [each["number"] for each in shown] == [1, 2, 3, 4, 5, 6, 7]
+    assert [each["number"] for each in shown] == [1, 2, 3, 4]
     assert shown[2]["changes"] == {"deadline_s": 30.0}
     deployments.delete("one")
     with pytest.raises(NotDeployed):

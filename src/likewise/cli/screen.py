@@ -68,13 +68,12 @@ class Screen:
         short = max((len(row[0]) for row in rows), default=0) <= self.out.width // 3
         for index, name in enumerate(header):
             first = index == 0
-            no_wrap, overflow = fit or (first and short), "ellipsis" if fit else "fold"
             width = widths[index] if fit else None
             table.add_column(
                 name,
                 style="cyan" if first else None,
-                no_wrap=no_wrap,
-                overflow=overflow,
+                no_wrap=fit or (first and short),
+                overflow="ellipsis" if fit else "fold",
                 min_width=width,
                 max_width=width,
             )

@@ -281,7 +281,7 @@ class Logs(Protocol):
         """The last `lines` lines, without line ends, the newest last; also of a deployment that does not serve.
 
         follow: then also new lines as they are written, including those of a version that replaces the current one,
-        until the deployment is deleted; the last line says so.  Raises NotDeployed, TargetUnavailable.
+        until the deployment is deleted, which the last line reports.  Raises NotDeployed, TargetUnavailable.
         """
         ...
 

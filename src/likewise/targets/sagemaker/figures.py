@@ -34,14 +34,14 @@ def traffic_of(aws: Aws, name: str) -> Traffic:
     values: dict[str, list[float]] = {figure: [] for figure in FIGURES}
     for each in results:
         values[each["Id"].rpartition("_at_")[0]] += each["Values"]
-    counts = {figure: int(sum(found)) for figure, found in values.items() if found and not figure.endswith("_ms")}
-    times = {
-        figure: round(found[0] / MICROSECONDS, 3)
-        for figure, found in values.items()
-        if len(found) == 1 and figure.endswith("_ms")
-    }
+    known: dict[str, Any] = {}
+    for figure, found in values.items():
+        if found and not figure.endswith("_ms"):
+            known[figure] = int(sum(found))
+        elif len(found) == 1:
+            known[figure] = round(found[0] / MICROSECONDS, 3)
     replicas = sum(each.get("CurrentInstanceCount", 0) for each in variants)
-    return Traffic("since 00:00 UTC, by CloudWatch", **counts, **times, replicas=replicas)
+    return Traffic("since 00:00 UTC, by CloudWatch", **known, replicas=replicas)
 
 
 def _query(name: str, variant: str, figure: str, at: int) -> dict[str, Any]:
