@@ -91,8 +91,16 @@ def update(
     `deploy` does.
     """
     spec = None if model is None else model_of(model, engine, precision, trust, allow_versions)
-    back = {"previous": previous, "revision": revision}
-    planned = plan("update", name, to=to, model=spec, options=options, roll_back_interrupted=True, **back)
+    planned = plan(
+        "update",
+        name,
+        to=to,
+        model=spec,
+        options=options,
+        previous=previous,
+        revision=revision,
+        roll_back_interrupted=True,
+    )
     return _receipt(execute(planned))
 
 

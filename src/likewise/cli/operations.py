@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -15,10 +16,11 @@ from likewise.core.errors import WrongUsage
 from likewise.core.stdout import stdout
 from likewise.targets.base import Receipt, Status, Traffic
 from likewise.targets.history import Revision
+from likewise.targets.listing import Listed
 
 Name = Annotated[str, argument("NAME", "Name of the deployment.")]
 To = Annotated[str | None, flag("--to -t TARGET", "Target; needed only if several targets have this name.")]
-LISTED = {  # the columns of `list`, in the order in which they get the terminal's width
+LISTED: dict[str, Callable[[Listed], str]] = {
     "name": lambda each: each.name,
     "state": lambda each: each.state,
     "age": lambda each: _age(each.age_s),
@@ -29,6 +31,7 @@ LISTED = {  # the columns of `list`, in the order in which they get the terminal
     "model": lambda each: each.model.source if each.model is not None else "",
     "bundle": lambda each: each.model.digest[:19] if each.model is not None else "",
 }
+"""The columns of `list`, in the order in which they get the terminal's width."""
 UNITS = (("d", 86400.0, 2.0), ("h", 3600.0, 1.0), ("min", 60.0, 1.0))  # of an age; used from so many of them
 
 
@@ -82,10 +85,11 @@ def logs(
     """Show the last lines of a deployment's log."""
     if follow and screen.as_json:
         raise WrongUsage("--follow has no end, and --json prints one document", remedy="remove one of them")
-    with closing(deployments.logs(name, to=to, lines=lines, follow=follow)) as log, suppress(KeyboardInterrupt):
-        if screen.as_json:
-            screen.json({"lines": list(log)})
-            return
+    log = deployments.logs(name, to=to, lines=lines, follow=follow)
+    if screen.as_json:
+        screen.json({"lines": list(log)})
+        return
+    with suppress(KeyboardInterrupt):
         for line in log:
             stdout().write((visible(line) if screen.out.is_terminal else line) + "\n")
             stdout().flush()

@@ -106,18 +106,22 @@ def with_states(listed: Sequence[Listed]) -> list[Listed]:
     return [_reported(each, future, deadline) for each, future in zip(listed, pending, strict=True)]
 
 
-def _status(listed: Listed) -> Future[Status] | None:
-    """The status in the future, in a thread that the process does not wait for; None if it cannot be queried."""
-    receipt, target = listed.receipt, open_target(listed.target) if listed.receipt is not None else None
-    if receipt is None or listed.unfinished is not None or not isinstance(target, Live):
+def _status(listed: Listed) -> Future[Status | None] | None:
+    """The status in the future, in a thread that the process does not wait for; None if there is nothing to query."""
+    if listed.receipt is None or listed.unfinished is not None:
         return None
     thread = DaemonThread("likewise-status")
-    future = thread.submit(target.status, receipt)
+    future = thread.submit(_queried, listed.receipt)
     thread.shutdown()
     return future
 
 
-def _reported(listed: Listed, future: Future[Status] | None, deadline: float) -> Listed:
+def _queried(receipt: Receipt) -> Status | None:
+    target = open_target(receipt.target)
+    return target.status(receipt) if isinstance(target, Live) else None
+
+
+def _reported(listed: Listed, future: Future[Status | None] | None, deadline: float) -> Listed:
     if future is None:
         return listed
     try:
@@ -126,6 +130,8 @@ def _reported(listed: Listed, future: Future[Status] | None, deadline: float) ->
         return replace(listed, unreachable=f"no response within {STATE_S:g} s")
     except LikewiseError as error:
         return replace(listed, unreachable=error.cause)
+    except Exception as error:  # noqa: BLE001  a damaged deployment must not end the list
+        return replace(listed, unreachable=f"{type(error).__name__}: {error}")
 
 
 def listed_record(record: Record, receipts: Receipts) -> Listed:
