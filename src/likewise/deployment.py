@@ -15,6 +15,7 @@ from likewise.core.notebook import notebook_report
 from likewise.core.spec import ModelSpec
 from likewise.engine.frames import request_body
 from likewise.targets.base import Receipt, Status, Verb
+from likewise.targets.facts import facts_of
 from likewise.targets.responses import error_of
 
 
@@ -74,9 +75,7 @@ class Deployment:
         return f"<Deployment {self.name!r} on {self.target}: {self.url or 'no URL'}, {self.receipt.model.build[:19]}…>"
 
     def _repr_html_(self) -> str:
-        receipt, model = self.receipt, self.receipt.model
-        facts = {"target": self.target, **receipt.shown(), "source": model.source, "build": model.build}
-        return html_table(self.name, [*((key, str(value)) for key, value in facts.items()), ("since", receipt.updated)])
+        return html_table(self.name, facts_of(self.receipt))
 
 
 def deploy(
@@ -106,6 +105,7 @@ def update(
     *,
     to: str | None = None,
     previous: bool = False,
+    revision: int | None = None,
     engine: str | None = None,
     precision: str | None = None,
     trust: bool = False,
@@ -114,10 +114,10 @@ def update(
     """Change a deployment's model, its options, or both; options that are not given keep their values.
 
     to: its target, needed only if several have this name.  previous: restore the model and options before the last
-    change.  Raises NotDeployed, and what `deploy` does.
+    change.  revision: restore those of a revision in `history`.  Raises NotDeployed, and what `deploy` does.
     """
     spec = None if model is None else deployments.model_of(model, engine, precision, trust, allow_versions)
-    return _changed("update", name, to, spec, options, previous=previous)
+    return _changed("update", name, to, spec, options, previous=previous, revision=revision)
 
 
 def list_(to: str | None = None) -> list[Deployment]:

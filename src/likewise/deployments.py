@@ -10,7 +10,7 @@ from pathlib import Path
 from likewise.api import Bundle, bundle_of
 from likewise.bundles.open import is_bundle, open_exactly
 from likewise.core.errors import AlreadyDeployed, Interrupted, LikewiseError, NotDeployed, WrongUsage
-from likewise.core.option_fields import as_json, coerce
+from likewise.core.option_fields import as_json, coerce, nearest
 from likewise.core.scratch import scratch_folder
 from likewise.core.spec import ModelSpec
 from likewise.engine.load import allowed_engines
@@ -21,11 +21,13 @@ from likewise.targets.base import (
     Finding,
     JobResult,
     Live,
+    Logs,
     Plan,
     PredictsAsync,
     Receipt,
     Rehearses,
     ReportsProgress,
+    ReportsTraffic,
     Response,
     Stage,
     Status,
@@ -34,7 +36,8 @@ from likewise.targets.base import (
     Verb,
     unless_fatal,
 )
-from likewise.targets.listing import Listed, listed_record, to_finish
+from likewise.targets.history import Revision, former, history_of
+from likewise.targets.listing import Listed, listed_record, to_finish, with_states
 from likewise.targets.registry import open_target
 
 JSON = "application/json"
@@ -76,6 +79,7 @@ def update(
     *,
     to: str | None = None,
     previous: bool = False,
+    revision: int | None = None,
     engine: str | None = None,
     precision: str | None = None,
     trust: bool = False,
@@ -83,10 +87,20 @@ def update(
 ) -> Receipt:
     """Change the model, the options, or both; options that are not given keep their values.
 
-    previous: restore the previous version.  Raises NotDeployed, and what `deploy` does.
+    previous: restore the previous version; revision: that of this number in `history`.  Raises NotDeployed, and what
+    `deploy` does.
     """
     spec = None if model is None else model_of(model, engine, precision, trust, allow_versions)
-    planned = plan("update", name, to=to, model=spec, options=options, previous=previous, roll_back_interrupted=True)
+    planned = plan(
+        "update",
+        name,
+        to=to,
+        model=spec,
+        options=options,
+        previous=previous,
+        revision=revision,
+        roll_back_interrupted=True,
+    )
     return _receipt(execute(planned))
 
 
@@ -100,12 +114,13 @@ def deployments(to: str | None = None) -> list[Receipt]:
     return [each.receipt for each in _listed(to) if each.receipt is not None]
 
 
-def listed(to: str | None = None) -> list[Listed]:
+def listed(to: str | None = None, *, states: bool = True) -> list[Listed]:
     """`deployments`, and also those that are unfinished or whose record is damaged.
 
-    to: the states are those that this target reports now.
+    states: query all targets for the states, concurrently; one that does not respond in time is `unreachable`.
     """
-    return _listed(to) if to is None else [_with_state(each, open_target(to)) for each in _listed(to)]
+    found = _listed(to)
+    return with_states(found) if states else found
 
 
 def _listed(to: str | None) -> list[Listed]:
@@ -119,21 +134,34 @@ def _listed(to: str | None) -> list[Listed]:
     return [each for _, each in sorted({**own, **others}.items())]
 
 
-def _with_state(listed: Listed, target: Target) -> Listed:
-    """The deployment, marked as broken if its target reports so, or cannot report its state."""
-    if listed.receipt is None or not isinstance(target, Live):
-        return listed
-    try:
-        status = target.status(listed.receipt)
-    except LikewiseError as error:
-        return replace(listed, broken=error.cause)
-    return replace(listed, broken=status.about or status.state) if status.state in ("failing", "gone") else listed
-
-
 def status(name: str, *, to: str | None = None) -> tuple[Receipt, Status]:
-    """A deployment's receipt and its current status.  Raises NotDeployed."""
+    """A deployment's receipt and its current status, with the figures of its requests.  Raises NotDeployed."""
     receipt, target = _live(name, to)
-    return receipt, target.status(receipt)
+    current = target.status(receipt)
+    if isinstance(target, ReportsTraffic) and current.state not in ("failing", "gone"):
+        try:
+            current = replace(current, traffic=target.traffic(receipt))
+        except LikewiseError as error:
+            current = replace(current, details={**current.details, "traffic": f"unknown: {error.cause}"})
+    return receipt, current
+
+
+def logs(name: str, *, to: str | None = None, lines: int = 100, follow: bool = False) -> Iterator[str]:
+    """The last `lines` lines of the deployment's log, without line ends; follow: then new lines as they are written.
+
+    Raises NotDeployed; WrongUsage if the target has no logs.
+    """
+    receipt = _current(Receipts(), name, to)
+    target = open_target(receipt.target)
+    if not isinstance(target, Logs):
+        raise WrongUsage(f"{receipt.target} offers no logs", remedy="read them with the tools of the backend")
+    return target.logs(receipt, lines, follow)
+
+
+def history(name: str, *, to: str | None = None) -> list[Revision]:
+    """The revisions of a deployment, the newest last: those of this user's changes.  Raises NotDeployed."""
+    receipts = Receipts()
+    return history_of(receipts, _current(receipts, name, to))
 
 
 def predict(
@@ -202,21 +230,24 @@ def plan(
     model: ModelSpec | None = None,
     options: Mapping[str, object] | None = None,
     previous: bool = False,
+    revision: int | None = None,
     roll_back_interrupted: bool = False,
     receipts: Receipts | None = None,
 ) -> Planned:
     """The plan for `verb`; changes nothing.
 
-    to: the target's URI; optional if only one deployment has this name. roll_back_interrupted: first undo an
-    interrupted run of another plan for this deployment. receipts: the user's by default.
-    Raises what the function for the verb raises; DeployFailed with the first fatal finding of the target's check.
+    to: the target's URI; optional if only one deployment has this name. previous, revision: return to that version, see
+    `update`. roll_back_interrupted: first undo an interrupted run of another plan for this deployment. receipts: the
+    user's by default.  Raises what the function for the verb raises; DeployFailed with the first fatal finding of the
+    target's check.
     """
     receipts = receipts or Receipts()
     if verb == "delete" and (rest := _rest_of(receipts, name, to)) is not None:
         return _removal(receipts, rest, roll_back_interrupted)
     uri, current = _current_state(receipts, verb, name, to)
     target = open_target(uri)
-    spec, requested = _desired(verb, current, model, options or {}, previous)
+    back = former(receipts, current, previous, revision)
+    spec, requested = _desired(verb, current, model, options or {}, back)
     typed = coerce(target.Options, requested)
     interrupted = unfinished_plan(receipts.unfinished(target.uri, name))
     requested_now = verb, spec, as_json(typed)
@@ -353,7 +384,9 @@ def _current(receipts: Receipts, name: str, to: str | None) -> Receipt:
     if known is not None:
         raise NotDeployed(f"{name!r} on {known.target}: {known.state}", remedy=known.remedy)
     where = f" on {uri}" if uri else ""
-    raise NotDeployed(f"there is no deployment named {name!r}{where}", remedy="`likewise list` shows all deployments")
+    similar = nearest(name, [each.name for each in receipts.records()])
+    remedy = f"{similar}`likewise list` shows all deployments"
+    raise NotDeployed(f"there is no deployment named {name!r}{where}", remedy=remedy)
 
 
 def _record(receipts: Receipts, name: str, uri: str | None) -> Record | None:
@@ -397,20 +430,25 @@ def _removal(receipts: Receipts, rest: Listed, now: bool) -> Planned:
 
 
 def _desired(
-    verb: Verb, current: Receipt | None, model: ModelSpec | None, options: Mapping[str, object], previous: bool
+    verb: Verb,
+    current: Receipt | None,
+    model: ModelSpec | None,
+    options: Mapping[str, object],
+    back: tuple[ModelSpec, Mapping[str, object]] | None,
 ) -> tuple[ModelSpec | None, dict[str, object]]:
-    """The desired model and options; an update keeps the current value of everything that is not given."""
+    """The desired model and options; an update keeps the current value of everything that is not given.
+
+    back: the former version to return to.
+    """
     if current is None:
         return model, dict(options)
     if verb == "delete":
         return None, dict(current.options)
-    if not previous:
+    if back is None:
         return model or current.model, {**current.options, **options}
-    if current.previous is None:
-        raise WrongUsage("there is no previous version to restore", remedy="name a model: likewise update NAME MODEL")
     if model is not None:
-        raise WrongUsage("a model and the previous version cannot be given together", remedy="give only one of them")
-    return ModelSpec.from_dict(current.previous["model"]), {**current.previous["options"], **options}
+        raise WrongUsage("a model and a former version cannot be given together", remedy="give only one of them")
+    return back[0], {**back[1], **options}
 
 
 def _check_model(model: ModelSpec) -> None:

@@ -53,7 +53,7 @@ def run(home: Path, *words: str | Path, at: int | None = None, number: signal.Si
 
 
 def listed() -> dict[str, str]:
-    return {each.name: each.state for each in deployments.listed()}
+    return {each.name: each.state for each in deployments.listed(states=False)}
 
 
 def left(home: Path) -> list[str]:

@@ -20,8 +20,9 @@ from tests.support.local import left_in, processes_in
 from tests.support.processes import LIKEWISE, alive, command_of, environment_of, resident_bytes, run, until
 
 from likewise import deployments
-from likewise.core.errors import AlreadyDeployed, DeployFailed, NotDeployed, PortTaken, WrongUsage
+from likewise.core.errors import AlreadyDeployed, DeployFailed, ModelNotFound, NotDeployed, PortTaken, WrongUsage
 from likewise.targets.base import Receipt, Status
+from likewise.targets.local.log_lines import DELETED
 from likewise.testing.deployer import Deployer
 from likewise.testing.models import pyfunc_bundle, upper_bundle
 from likewise.testing.targets import Callers
@@ -190,6 +191,69 @@ def test_deployment_does_not_depend_on_its_source_folder(data: Path, models: dic
     deployments.update("one", models["2"], trust=True)
     deployments.update("one", previous=True)
     assert predict() == "1:A"
+
+
+def test_log_is_followed_through_an_update_until_the_deletion(data: Path, models: dict[str, Path]) -> None:
+    deploy(models["1"])
+    log = deployments.logs("one", lines=1, follow=True)
+    assert " is ready at http" in next(log)
+    deployments.update("one", models["2"], trust=True)
+    assert " starting sha256:" in next(log)
+    assert " is ready at http" in next(log)
+    with subprocess.Popen([*LIKEWISE, "logs", "one", "-f"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert b" starting sha256:" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, b"")
+    deployments.delete("one")
+    assert [*log][-1] == DELETED
+
+
+def test_former_revision_is_restored_or_the_remedy_names_what_is_missing(
+    data: Path, models: dict[str, Path], tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(models["1"], source)
+    deploy(source)
+    deployments.update("one", models["2"], trust=True)
+    deployments.update("one", options={"deadline_s": "30"})
+    shutil.rmtree(source)
+    with pytest.raises(ModelNotFound, match="revision 1") as missing:
+        deployments.update("one", revision=1)
+    assert str(source) in missing.value.remedy
+    shutil.copytree(models["1"], source)
+    receipt = deployments.update("one", revision=1)
+    assert (predict(), receipt.options["deadline_s"]) == ("1:A", 60.0)
+    with pytest.raises(WrongUsage, match="a model and a former version"):
+        deployments.update("one", models["2"], revision=1, trust=True)
+    shown = json.loads(call("history", "one", "--json").stdout)["revisions"]
+    assert [each["number"] for each in shown] == [1, 2, 3, 4]
+    assert shown[2]["changes"] == {"deadline_s": 30.0}
+    deployments.delete("one")
+    with pytest.raises(NotDeployed):
+        deployments.history("one")
+
+
+def test_list_shows_states_and_does_not_wait_for_what_does_not_respond(
+    data: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receipt = deploy(models["1"])
+    (listed,) = deployments.listed()
+    assert (listed.state, listed.url, listed.engine) == ("ready", receipt.output("url"), "testing/native")
+    monkeypatch.setattr("likewise.targets.listing.STATE_S", 0.5)
+    supervisor = receipt.output("pid")
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        (shown,) = json.loads(call("list", "--json").stdout)["deployments"]
+        assert (shown["state"], shown["url"], shown["status"]) == ("unreachable", receipt.output("url"), None)
+        (recorded,) = json.loads(call("list", "--json", "--no-state").stdout)["deployments"]
+        assert (recorded["state"], recorded["model"]) == ("", shown["model"])
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    with pytest.raises(NotDeployed) as misspelled:
+        deployments.status("onne")
+    assert "'one'" in misspelled.value.remedy
 
 
 @pytest.mark.parametrize("verb", ["create", "update"])

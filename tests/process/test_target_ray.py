@@ -276,7 +276,7 @@ def test_wrong_options_and_broken_applications_disturb_no_neighbour(
                 ray_target.do("run", run)
             *_, healthy, failed = deployments.listed("ray")
             assert (healthy.name, failed.name) == ("neighbour", "wrong")
-            assert (healthy.state, failed.state) == ("", "broken")
+            assert (healthy.state, failed.state) == ("ready", "failing")
             assert cause in failed.remedy
             ray_target.undo("run", run)
             try_neighbour(neighbour)

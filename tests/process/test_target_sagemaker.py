@@ -44,6 +44,14 @@ def test_a_deployment_has_its_options_tags_and_costs(account: Account) -> None:
     status = account.target.status(receipt)
     assert (status.state, status.url, status.bundle) == ("ready", receipt.output("url"), ONE.digest)
     assert status.details["costs"] == receipt.output("costs")
+    figures = account.target.traffic(receipt)
+    assert (figures.replicas, figures.requests, figures.p50_ms, figures.memory_bytes) == (1, None, None, None)
+    dimensions = [{"Name": "EndpointName", "Value": "three"}, {"Name": "VariantName", "Value": variant["VariantName"]}]
+    invocations = {"MetricName": "Invocations", "Value": 7.0, "Unit": "Count", "Dimensions": dimensions}
+    account.client("cloudwatch").put_metric_data(Namespace="AWS/SageMaker", MetricData=[invocations])
+    figures = account.target.traffic(receipt)
+    assert (figures.requests, figures.errors) == (7, None)
+    assert list(account.target.logs(receipt, 1, False)) == list(account.target.logs(receipt, 100, False))[-1:]
 
 
 def test_deployments_of_other_users_are_found_with_their_options_and_can_be_updated(account: Account) -> None:

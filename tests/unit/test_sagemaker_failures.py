@@ -29,7 +29,7 @@ OPERATIONS = {
     "sts": "AssumeRole GetCallerIdentity",
     "iam": "GetRole",
     "logs": "DescribeLogStreams GetLogEvents",
-    "cloudwatch": "DescribeAlarms",
+    "cloudwatch": "DescribeAlarms GetMetricData",
 }
 LIBRARY = [
     each

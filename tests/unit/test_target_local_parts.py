@@ -22,6 +22,7 @@ from likewise.targets.local.control import SupervisorUnavailable, open_control, 
 from likewise.targets.local.deployment_folder import Deployment, DeploymentFolder, ServiceSpec
 from likewise.targets.local.installation import install, keep_only
 from likewise.targets.local.local_options import LocalOptions
+from likewise.targets.local.log_lines import log_lines
 from likewise.targets.local.supervisor import trim
 from likewise.targets.local.target import LocalTarget
 
@@ -240,3 +241,19 @@ def test_deployment_without_processes_is_failing_with_a_remedy(folder: Deploymen
     assert "likewise update one" in status.about
     with pytest.raises(NotDeployed):
         LocalTarget("local").predict(receipt, b"{}", "application/json")
+
+
+def test_log_is_followed_when_the_supervisor_moves_it_to_another_file(folder: DeploymentFolder) -> None:
+    folder.create()
+    folder.log.write_text("1\n2\n3\nincomplete")
+    assert list(log_lines(folder.log, 2, follow=False)) == ["2", "3"]
+    assert list(log_lines(folder.log, 0, follow=False)) == []
+    log = log_lines(folder.log, 1, follow=True)
+    assert next(log) == "3"
+    with folder.log.open("a") as file:
+        file.write(", now complete\nlast\n")
+    trim(folder.log, 0)
+    with folder.log.open("a") as file:
+        file.write("new\n")
+    assert [next(log) for _ in range(3)] == ["incomplete, now complete", "last", "new"]
+    assert list(log_lines(folder.log, 3, follow=False)) == ["incomplete, now complete", "last", "new"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from likewise.core.spec import ModelSpec
 from likewise.receipts import Receipts
 from likewise.targets.apply import apply, roll_back
 from likewise.targets.base import Finding, Plan, PlanStep, Receipt, Verb, output_of
+from likewise.targets.history import history_of
 
 MODEL = ModelSpec("sha256:ab", Path("/bundle"), "models:/m/1")
 
@@ -173,6 +175,26 @@ def test_update_records_the_previous_version_and_a_failed_one_leaves_the_receipt
     with pytest.raises(DeployFailed):
         apply(plan_of("c", verb="update"), world, receipts)
     assert Receipt.from_dict(receipts.get("world", "one") or {}) == again
+    world.error = Killed()
+    with pytest.raises(Killed):
+        apply(plan_of("c", verb="update"), world, receipts)
+    roll_back(world, "one", receipts)
+    history = history_of(receipts, again)
+    assert [each.number for each in history] == [1, 2, 3, 4]
+    assert [each.outcome for each in history] == ["deployed", "deployed", "rolled back", "rolled back"]
+    assert [each.cause for each in history] == ["", "", "no", "it was interrupted"]
+    assert [each.changes for each in history] == [{}, {"model": "models:/m/2"}, *[{"model": "models:/m/1"}] * 2]
+
+
+def test_history_of_a_store_of_an_earlier_version_starts_with_its_receipt(tmp_path: Path) -> None:
+    receipts, world = Receipts(tmp_path / "r.db"), World()
+    first = apply(plan_of("a"), world, receipts)
+    assert first is not None
+    with sqlite3.connect(tmp_path / "r.db") as database:
+        database.execute("DROP TABLE revisions")
+    assert [each.model for each in history_of(receipts, first)] == [MODEL]
+    apply(plan_of("b", verb="update", model=ModelSpec("sha256:cd", Path("/other"), "models:/m/2")), world, receipts)
+    assert [each.model.source for each in history_of(receipts, first)] == ["models:/m/1", "models:/m/2"]
 
 
 def test_deletion_removes_the_receipt_and_a_failed_one_does_not(tmp_path: Path) -> None:
@@ -185,6 +207,7 @@ def test_deletion_removes_the_receipt_and_a_failed_one_does_not(tmp_path: Path) 
     world.error = None
     assert apply(plan_of("gone", verb="delete", model=None), world, receipts) is None
     assert receipts.all() == []
+    assert receipts.revisions("world", "one") == []
 
 
 def test_concurrent_change_of_the_same_deployment_raises_busy(tmp_path: Path) -> None:

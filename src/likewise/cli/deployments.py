@@ -1,4 +1,4 @@
-"""Commands that manage deployments on any target: `deploy`, `list`, `status`, `predict`, `update`, `delete`."""
+"""Commands that change and query deployments on any target: `deploy`, `update`, `delete`, `predict`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from likewise import deployments
 from likewise.cli import completion
+from likewise.cli.answers import unfolded
 from likewise.cli.arguments import Choice, ModelArgument
 from likewise.cli.flags import argument, flag
+from likewise.cli.operations import Name, To
 from likewise.cli.screen import Screen
 from likewise.core.errors import DeployFailed, InputNotFound, OutputRefused, WrongUsage
 from likewise.core.option_fields import coerce, described, parse_config
@@ -24,16 +24,11 @@ from likewise.core.spec import ModelSpec
 from likewise.core.stdout import stdout
 from likewise.deployments import Planned
 from likewise.targets import base
-from likewise.targets.base import Receipt, Status
-from likewise.targets.listing import Listed
+from likewise.targets.base import Receipt
+from likewise.targets.facts import facts_of
 from likewise.targets.registry import names, open_target
 from likewise.targets.responses import error_of
 
-Name = Annotated[str, argument("NAME", "Name of the deployment.", complete=completion.deployment)]
-To = Annotated[
-    str | None,
-    flag("--to -t TARGET", "Target; needed only if several targets have this name.", complete=completion.target),
-]
 Config = Annotated[
     list[str] | None,
     flag(
@@ -117,9 +112,11 @@ def update(
     model: Annotated[str | None, argument("[MODEL]", "New model; by default the model stays the same.")] = None,
     to: To = None,
     config: Config = None,
-    to_previous: Annotated[
-        bool, flag("--to-previous", "Return to the model and options before the last change.")
-    ] = False,
+    revision: Annotated[
+        int | None,
+        flag("--revision N", "Return to the model and options of revision N of `likewise history`.", min=1),
+    ] = None,
+    to_previous: Annotated[bool, flag("--to-previous", "Short for the revision before the last change.")] = False,
     plan: PlanFlag = False,
     *,
     choice: Choice,
@@ -139,6 +136,7 @@ def update(
         model=spec,
         options=parse_config(config or []),
         previous=to_previous,
+        revision=revision,
         roll_back_interrupted=not plan,
     )
     return _show_plan(planned, screen) if plan else _apply(planned, screen)
@@ -148,48 +146,6 @@ def delete(name: Name, to: To = None, plan: PlanFlag = False, *, screen: Screen)
     """Delete a deployment and all its resources."""
     planned = deployments.plan("delete", name, to=to, roll_back_interrupted=not plan)
     return _show_plan(planned, screen) if plan else _apply(planned, screen)
-
-
-def list_(
-    to: Annotated[
-        str | None,
-        flag(
-            "--to -t TARGET",
-            "List only this target, including deployments that were made from other machines.",
-            complete=completion.target,
-        ),
-    ] = None,
-    *,
-    screen: Screen,
-) -> None:
-    """List the deployments made from this machine, on all targets, and the resources that incur costs."""
-    listed = deployments.listed(to)
-    if screen.as_json:
-        screen.json({"deployments": [each.as_dict() for each in listed]})
-        return
-    if not listed:
-        screen.note("no deployments; create one with: likewise deploy MODEL --to TARGET --name NAME")
-    header = ("name", "target", "model", "bundle", "since", "costs", "state")
-    screen.table("Deployments", header, [_row(each) for each in listed])
-    for each in listed:
-        if each.state:
-            screen.note(f"{each.name} on {each.target}: {each.state}: {each.remedy}")
-
-
-def _row(listed: Listed) -> tuple[str, ...]:
-    receipt = listed.receipt
-    model = receipt.model if receipt is not None else listed.unfinished and listed.unfinished.model
-    source, digest = (model.source, model.digest[:19]) if model else ("", "")
-    since, costs = (receipt.updated, receipt.shown().get("costs", "")) if receipt is not None else ("", "")
-    return (listed.name, listed.target, source, digest, since, costs, listed.state)
-
-
-def status(name: Name, to: To = None, *, screen: Screen) -> None:
-    """Show the current state of a deployment, as its target reports it. Exit code 1 if it is failing or gone."""
-    receipt, current = deployments.status(name, to=to)
-    screen.result({"receipt": receipt.as_dict(), "status": current.as_dict()}, name, _facts(receipt, current))
-    if current.state in ("failing", "gone"):
-        raise typer.Exit(1)
 
 
 def predict(
@@ -203,12 +159,20 @@ def predict(
     *,
     screen: Screen,
 ) -> None:
-    """Send a request to a deployment, in any format that its `/invocations` endpoint accepts."""
+    """Send a request to a deployment, in any format that its `/invocations` endpoint accepts.
+
+    Prints the response unchanged; on a terminal without --json, as a table with one line per row.
+    """
     body, content_type = _request(source)
     response = deployments.predict(name, body, content_type, to=to, later_s=timeout if later else None)
     failed = response.status >= 400
     if not (failed and screen.as_json):  # then the response is in the error's JSON document
-        stdout().write(response.body.decode(errors="replace").rstrip("\n") + "\n")
+        text = response.body.decode(errors="replace").rstrip("\n")
+        table = unfolded(text) if screen.out.is_terminal and not (failed or screen.as_json) else None
+        if table is not None:
+            screen.table("", *table)
+        else:
+            stdout().write(text + "\n")
     if failed:
         raise error_of(name, response)
 
@@ -312,7 +276,7 @@ def _apply(planned: Planned, screen: Screen) -> None:
     if receipt is None:
         screen.result({"deleted": plan.name, "target": plan.target}, "Deleted", [(plan.name, plan.target)])
         return
-    screen.result(receipt.as_dict(), plan.name, _facts(receipt, None))
+    screen.result(receipt.as_dict(), plan.name, facts_of(receipt))
 
 
 def _show_plan(planned: Planned, screen: Screen) -> None:
@@ -326,20 +290,3 @@ def _show_plan(planned: Planned, screen: Screen) -> None:
     rows = [(step.id, step.about) for step in plan.steps]
     screen.table(f"{plan.verb} {plan.name} on {plan.target}", ("step", "description"), rows)
     screen.note("use --json to see the arguments of each step")
-
-
-def _facts(receipt: Receipt, current: Status | None) -> list[tuple[str, str]]:
-    """Names and values that describe the deployment by its receipt, overridden by the target's `current` status."""
-    model = receipt.model
-    facts = {
-        "target": receipt.target,
-        "bundle": model.digest,
-        "build": model.build,
-        "source": model.source,
-        **receipt.shown(),
-    }
-    if current is not None:
-        facts = {"state": f"{current.state} {current.about}".strip(), **facts, **current.details}
-        facts |= {"bundle": current.bundle, "build": current.build} if current.bundle else {}
-    lines = [(key, str(value)) for key, value in facts.items() if value not in (None, "", [], {})]
-    return [*lines, ("since", receipt.updated)]

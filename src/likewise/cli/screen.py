@@ -20,6 +20,7 @@ from likewise.core.option_fields import option
 from likewise.core.stdout import stdout
 
 err = Console(stderr=True, highlight=False)
+WIDEST, PADDING = 32, 2  # characters that a column needs at most, and between columns
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -52,18 +53,33 @@ class Screen:
         stdout().write(orjson.dumps(document, option=orjson.OPT_INDENT_2, default=str).decode() + "\n")
         stdout().flush()
 
-    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table on a terminal, tab-separated lines in a pipe."""
+    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, fit: bool = False) -> None:
+        """Print a table on a terminal, tab-separated lines in a pipe.
+
+        fit: each row takes one line on the terminal; columns that are empty or for which no width is left are omitted.
+        """
         rows = [[visible(cell) for cell in row] for row in rows]
         if not self.out.is_terminal:
             for row in rows:
                 stdout().write("\t".join(cell.replace("\n", " ") for cell in row) + "\n")
             return
+        if fit:
+            columns = _fitting(header, rows, self.out.width)
+            widths = list(columns.values())
+            header, *rows = [[row[column] for column in columns] for row in (header, *rows)]
         table = Table(title=title, title_style="bold", title_justify="left", box=None, show_header=any(header))
         short = max((len(row[0]) for row in rows), default=0) <= self.out.width // 3
         for index, name in enumerate(header):
             first = index == 0
-            table.add_column(name, style="cyan" if first else None, no_wrap=first and short, overflow="fold")
+            width = widths[index] if fit else None
+            table.add_column(
+                name,
+                style="cyan" if first else None,
+                no_wrap=fit or (first and short),
+                overflow="ellipsis" if fit else "fold",
+                min_width=width,
+                max_width=width,
+            )
         for row in rows:
             table.add_row(*(escape(cell) for cell in row))
         self.out.print(table)
@@ -104,6 +120,25 @@ class Screen:
             took = f" [dim]{seconds:.0f} s[/dim]" if seconds >= 1 else ""
             err.print(f"[dim]·[/dim] {task.description}{took}", soft_wrap=True)
             self._work.remove_task(task.id)  # type: ignore[union-attr]
+
+
+def _fitting(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> dict[int, int]:
+    """The columns that get what they need, at most WIDEST, of `width`, and their widths; the first ones are preferred.
+
+    What is left goes to those that need more.
+    """
+    needed = [max(map(len, cells)) for cells in zip(header, *rows, strict=True)]
+    chosen: dict[int, int] = {}
+    for column, most in enumerate(needed):
+        least = min(most, WIDEST)
+        filled = not rows or any(row[column] for row in rows)
+        if filled and least + PADDING <= width:
+            chosen[column] = least
+            width -= least + PADDING
+    for column, least in chosen.items():
+        chosen[column] = min(needed[column], least + width)
+        width -= chosen[column] - least
+    return chosen
 
 
 def show_error(error: LikewiseError, *, as_json: bool) -> None:

@@ -84,7 +84,7 @@ class DeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # MLflow is
         with as_mlflow(endpoint=endpoint):
             listed = deployments.listed(self.target)
         return [
-            {**_description(each.receipt), **({"state": each.state, "about": each.remedy} if each.state else {})}
+            {**_description(each.receipt), **({"state": each.state, "about": each.remedy} if each.remedy else {})}
             for each in listed
             if each.receipt is not None
         ]

@@ -1,4 +1,4 @@
-"""Stores receipts and unfinished runs of plans in one file, which several processes may use concurrently.
+"""Stores receipts, revisions and unfinished runs of plans in a file, which several processes may use concurrently.
 
 A run is recorded before each of its steps, so that an interrupted run can be resumed or rolled back.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,11 @@ TABLES = """
 CREATE TABLE IF NOT EXISTS receipts (target TEXT, name TEXT, receipt TEXT NOT NULL, PRIMARY KEY (target, name));
 CREATE TABLE IF NOT EXISTS runs (target TEXT, name TEXT, plan TEXT NOT NULL, outputs TEXT NOT NULL,
                                  PRIMARY KEY (target, name));
+CREATE TABLE IF NOT EXISTS revisions (target TEXT, name TEXT, number INTEGER, revision TEXT NOT NULL,
+                                      PRIMARY KEY (target, name, number));
+"""
+ADD_REVISION = """
+INSERT INTO revisions SELECT ?1, ?2, 1 + coalesce(max(number), 0), ?3 FROM revisions WHERE target = ?1 AND name = ?2
 """
 RECORDS = """
 SELECT target, name, receipt, plan, outputs
@@ -102,15 +107,36 @@ class Receipts:
         with self._connected() as database:
             database.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)", row)
 
-    def finish(self, target: str, name: str, receipt: Mapping[str, Any] | None, *, keep: bool = False) -> None:
-        """Record the end of a run.  receipt: the new receipt, None to delete it; keep: leave the receipt unchanged."""
+    def revisions(self, target: str, name: str) -> list[tuple[int, dict[str, Any]]]:
+        """Number and JSON of each revision of a deployment that can be read, the newest last."""
+        query = "SELECT number, revision FROM revisions WHERE target = ? AND name = ? ORDER BY number"
+        with self._connected() as database:
+            rows = [(int(row[0]), _document("revision", row[1], [])) for row in database.execute(query, (target, name))]
+        return [(number, document) for number, document in rows if document is not None]
+
+    def finish(
+        self,
+        target: str,
+        name: str,
+        receipt: Mapping[str, Any] | None,
+        *,
+        keep: bool = False,
+        revisions: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Record the end of a run.  receipt: the new receipt, None to delete it; keep: leave the receipt unchanged.
+
+        revisions: added to the deployment's history, which is deleted with the receipt.
+        """
         with self._connected() as database:
             database.execute("DELETE FROM runs WHERE target = ? AND name = ?", (target, name))
-            if keep:
-                return
-            database.execute("DELETE FROM receipts WHERE target = ? AND name = ?", (target, name))
-            if receipt is not None:
-                database.execute("INSERT INTO receipts VALUES (?, ?, ?)", (target, name, json.dumps(receipt)))
+            if not keep:
+                database.execute("DELETE FROM receipts WHERE target = ? AND name = ?", (target, name))
+                if receipt is None:
+                    database.execute("DELETE FROM revisions WHERE target = ? AND name = ?", (target, name))
+                else:
+                    database.execute("INSERT INTO receipts VALUES (?, ?, ?)", (target, name, json.dumps(receipt)))
+            for each in revisions:
+                database.execute(ADD_REVISION, (target, name, json.dumps(each)))
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:

@@ -65,7 +65,7 @@ def create_app(
         cache_bytes=options.cache_bytes,
     )
     service = ModelService(open_engine, model, plane, metrics)
-    log = AccessLog(on_lost=metrics.lines_lost) if options.access_log else None
+    log = AccessLog(on_lost=metrics.lines_lost)
     in_flight, lanes = InFlight(options.in_flight_bytes, partial(metrics.shed, "in_flight")), Lanes()
     handler = partial(InvocationHandler, service, options, in_flight, lanes)
     invocations = handler(codec or mlflow_codec(model.signature, options.cells_limit))
@@ -83,6 +83,7 @@ def create_app(
         hosts=Hosts.of(options),
         tokens=Tokens(options.token_file) if options.token_file else None,
         log=log,
+        log_all=options.access_log,
         across=cross_origin(options),
     )
 
@@ -95,8 +96,7 @@ def create_app(
             loading.cancel()
             await service.stop()
             lanes.close()
-            if log is not None:
-                await log.close()
+            await log.close()
 
     app = Starlette(
         routes=all_routes,

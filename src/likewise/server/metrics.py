@@ -19,6 +19,7 @@ GAUGES = {
     "queue_items": "Items waiting for the engine.",
     "queue_tokens": "Tokens waiting for the engine.",
     "workers": "Worker processes that have loaded the model.",
+    "worker_bytes": "Private memory of the worker processes.",
     "worker_restarts": "Worker processes replaced since the start.",
     "compiled_calls": "Calls of the model's compiled modules.",
     "original_calls": "Calls of compiled modules that were computed in torch, because the compiled graph lacks them.",

@@ -25,6 +25,7 @@ from likewise.server.service import ModelService, ServiceState
 
 logger = logging.getLogger("likewise.server")
 
+_UNLOGGED = 503  # without `log_all`: an overloaded server sends too many of them, and the metrics count them
 CLIENT_CLOSED_REQUEST = 499  # status in the log and the metrics if the client disconnected before the response
 
 _EXCHANGE = "likewise.exchange"  # key in a request's scope
@@ -43,7 +44,8 @@ class ServerMiddleware:
     """Wraps the app.
 
     hot: by path, handlers of POST that bypass the app's routing because they get most requests.  hosts: None to answer
-    for any host name.  across: wraps what handles requests, inside of ids, metrics and log; see `origins`.
+    for any host name.  log_all: whether to log every request, or only server errors.  across: wraps what handles
+    requests, inside of ids, metrics and log; see `origins`.
     """
 
     app: ASGIApp
@@ -52,7 +54,8 @@ class ServerMiddleware:
     hot: Mapping[str, ASGIApp]
     hosts: Hosts | None
     tokens: Tokens | None
-    log: AccessLog | None
+    log: AccessLog
+    log_all: bool
     across: Callable[[ASGIApp], ASGIApp] | None
 
     def __post_init__(self) -> None:
@@ -105,12 +108,14 @@ class ServerMiddleware:
                 f"internal server error on this request: {type(error).__name__}",
                 remedy=f"report it with the log lines of request {exchange.request_id}",
             )
+        exchange.error_code = error.code
         await error_response(error, exchange.path)(scope, receive, send)
 
     def _record(self, exchange: _Exchange, scope: Scope) -> None:
         route, seconds = _route(exchange.path), time.perf_counter() - exchange.started
         self.metrics.completed(route, exchange.status, seconds)
-        if self.log is None:
+        failed = exchange.status >= 500 and exchange.status != _UNLOGGED
+        if not (self.log_all or failed):
             return
         self.log.add(
             {
@@ -123,6 +128,7 @@ class ServerMiddleware:
                 "bytes_out": exchange.bytes_out,
                 "client": scope["client"][0] if scope.get("client") else None,
                 "trace_id": trace_of(exchange.headers.get("traceparent")),
+                **({"error_code": exchange.error_code} if exchange.error_code else {}),
             }
         )
 
@@ -132,7 +138,7 @@ class _Exchange:
 
     __slots__ = (
         *("_compression", "_method", "_send", "_service"),
-        *("bytes_out", "headers", "path", "request_id", "started", "status"),
+        *("bytes_out", "error_code", "headers", "path", "request_id", "started", "status"),
     )
 
     def __init__(self, scope: Scope, path: str, send: Send, service: ModelService) -> None:
@@ -142,6 +148,7 @@ class _Exchange:
         self.request_id = _request_id(self.headers)
         self.status = 0
         self.bytes_out = 0
+        self.error_code = ""
         self._method: str = scope["method"]
         self._send = send
         self._service = service

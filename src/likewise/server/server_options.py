@@ -112,7 +112,10 @@ class ServerOptions:
     drain_linger_s: float = option(1.0, "Seconds that a stopping server accepts requests, while /ready returns 503.")
     drain_timeout_s: int = option(20, "Seconds that a stopping server waits for requests in flight.")
     access_log: bool = option(
-        True, "Log one JSON line per request to stderr, without bodies.", "--access-log/--no-access-log"
+        True,
+        "Log one JSON line per request to stderr, without bodies; otherwise only for a status of 500 or more, "
+        "except 503.",
+        "--access-log/--no-access-log",
     )
 
     def __post_init__(self) -> None:

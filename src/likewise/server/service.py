@@ -9,6 +9,7 @@ from enum import Enum
 
 from likewise.core.engine import ContainedEngine, Engine, counters
 from likewise.core.errors import LikewiseError, ModelFailed, ModelRaised, NotReady
+from likewise.core.memory import private_memory
 from likewise.core.results import Failed, Result
 from likewise.dataplane import DaemonThread, DataPlane, Observer, PlaneOptions
 from likewise.server.model import ServedModel
@@ -58,11 +59,12 @@ class ModelService:
     @property
     def gauges(self) -> dict[str, float]:
         """Current values for the gauges of `Metrics`."""
-        plane = self._plane
+        plane, pids = self._plane, getattr(self._engine, "pids", ())
         return {
             "queue_items": plane.waiting_items if plane else 0,
             "queue_tokens": plane.waiting_tokens if plane else 0,
-            "workers": len(getattr(self._engine, "pids", ())),
+            "workers": len(pids),
+            "worker_bytes": sum(map(private_memory, pids)),
             "worker_restarts": getattr(self._engine, "restarts", 0),
             **(counters(self._engine) if self._engine is not None else {}),
         }

@@ -15,6 +15,7 @@ from likewise.core.errors import Busy, LikewiseError
 from likewise.core.private_files import open_private
 from likewise.receipts import Receipts, Run
 from likewise.targets.base import FROM, Outputs, Plan, PlanStep, Receipt, Target
+from likewise.targets.history import new_revisions
 
 OnStep = Callable[[PlanStep], None]
 
@@ -33,7 +34,8 @@ def apply(plan: Plan, target: Target, receipts: Receipts, on_step: OnStep = lamb
             before = None
         outputs = _execute(plan, target, receipts, dict(before.outputs) if before else {}, on_step)
         receipt = _receipt(plan, outputs, receipts)
-        receipts.finish(plan.target, plan.name, None if receipt is None else receipt.as_dict())
+        document = None if receipt is None else receipt.as_dict()
+        receipts.finish(plan.target, plan.name, document, revisions=new_revisions(receipts, plan))
         return receipt
 
 
@@ -53,9 +55,11 @@ def unfinished_plan(run: Run | None) -> Plan | None:
 
 
 def _roll_back(target: Target, name: str, receipts: Receipts, run: Run) -> None:
+    revisions: list[dict[str, Any]] = []
     if (plan := unfinished_plan(run)) is not None:
         _undo(plan, run.outputs, target)
-    receipts.finish(target.uri, name, None, keep=True)
+        revisions = new_revisions(receipts, plan, "it was interrupted")
+    receipts.finish(target.uri, name, None, keep=True, revisions=revisions)
 
 
 def _execute(
@@ -75,7 +79,8 @@ def _execute(
         except LikewiseError as error:
             if plan.verb != "delete":
                 _undo_after(error, plan, started, target)
-                receipts.finish(plan.target, plan.name, None, keep=True)
+                revisions = new_revisions(receipts, plan, error.cause)
+                receipts.finish(plan.target, plan.name, None, keep=True, revisions=revisions)
             raise
     return outputs
 

@@ -21,7 +21,7 @@ How to write one: architecture/targets.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
@@ -157,12 +157,31 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class Traffic:
+    """Figures about a deployment's inference requests and its processes; None is unknown.
+
+    period: the time that the figures of requests cover, in words. errors: responses with a status of 500 or more;
+    refused: with a status from 400 to 499. p50_ms, p99_ms: response times, of which half and 99 % are at most so long.
+    memory_bytes: of all replicas together. replicas: those that serve.
+    """
+
+    period: str = ""
+    requests: int | None = None
+    errors: int | None = None
+    refused: int | None = None
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    memory_bytes: int | None = None
+    replicas: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The current state of a deployment, as reported by its target.
 
     url: the address that it serves. about: a one-line description for people. details: target-specific facts.
-    bundle, build: the model digest and the build digest of the bundle being served; None if nothing is served, or if
-    unknown.
+    bundle, build: the model digest and the build digest of the bundle being served; engine: the label of the engine
+    that computes its predictions; None if nothing is served, or if unknown. traffic: from `ReportsTraffic`.
     """
 
     state: DeploymentState
@@ -171,6 +190,8 @@ class Status:
     details: Mapping[str, JsonValue] = field(default_factory=dict)
     bundle: str | None = None
     build: str | None = None
+    engine: str | None = None
+    traffic: Traffic | None = None
 
     def as_dict(self) -> dict[str, JsonValue]:
         """The status as JSON; `bundle` is repeated in `details`, where earlier versions had it."""
@@ -240,6 +261,28 @@ class Live(Protocol):
 
     def found(self) -> Sequence[Receipt]:
         """All existing deployments, including those of other users, from metadata that `do` stores at the backend."""
+        ...
+
+
+@runtime_checkable
+class ReportsTraffic(Protocol):
+    """A target that knows figures about the requests to its deployments."""
+
+    def traffic(self, receipt: Receipt) -> Traffic:
+        """The current figures.  Raises LikewiseError if they cannot be read."""
+        ...
+
+
+@runtime_checkable
+class Logs(Protocol):
+    """A target that can read the logs of its deployments."""
+
+    def logs(self, receipt: Receipt, lines: int, follow: bool) -> Iterator[str]:
+        """The last `lines` lines, without line ends, the newest last; also of a deployment that does not serve.
+
+        follow: then also new lines as they are written, including those of a version that replaces the current one,
+        until the deployment is deleted, which the last line reports.  Raises NotDeployed, TargetUnavailable.
+        """
         ...
 
 

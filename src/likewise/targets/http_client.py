@@ -17,10 +17,11 @@ CHECK_STATUS = "run `likewise status NAME` to see its state"
 
 
 class Served(NamedTuple):
-    """The model digest and the build digest of the bundle that a service serves."""
+    """The model digest and the build digest of the bundle that a service serves, and the label of its engine."""
 
     bundle: str | None = None
     build: str | None = None
+    engine: str | None = None
 
 
 def served(url: str, path: str) -> Served | None:
@@ -34,7 +35,18 @@ def served(url: str, path: str) -> Served | None:
 
 def served_by(headers: http.client.HTTPMessage) -> Served:
     """What the headers of a response name."""
-    return Served(headers.get("X-Likewise-Bundle"), headers.get("X-Likewise-Build"))
+    return Served(*(headers.get(f"X-Likewise-{name}") for name in ("Bundle", "Build", "Engine")))
+
+
+def metrics_page(url: str, headers: Mapping[str, str]) -> str:
+    """The response to `GET /metrics`.  Raises TargetUnavailable without a 200 within PROBE_TIMEOUT_S."""
+    try:
+        status, _, body = _exchange(url, PROBE_TIMEOUT_S, "GET", "/metrics", None, headers)
+    except (OSError, http.client.HTTPException) as error:
+        raise TargetUnavailable(f"no response from {url}/metrics: {error}", remedy=CHECK_STATUS) from error
+    if status != 200:
+        raise TargetUnavailable(f"{url}/metrics responded with status {status}", remedy=CHECK_STATUS)
+    return body.decode()
 
 
 def invoke(url: str, headers: Mapping[str, str], body: bytes, *, deadline_s: float) -> Response:

@@ -25,7 +25,7 @@ def status_of(program: Program, containers: DeploymentContainers) -> Status:
     if state == "failing":
         about = f"{about}: {' | '.join(program.log(current.name).splitlines()[-3:])}"
     log = f"{program.name} logs {current.name}"
-    return Status(state, url, about, {**_details(containers), "engine": program.name, "log": log}, *(serving or ()))
+    return Status(state, url, about, {**_details(containers), "program": program.name, "log": log}, *(serving or ()))
 
 
 def receipt_of(uri: str, name: str, containers: DeploymentContainers) -> Receipt | None:

@@ -17,14 +17,27 @@ from likewise.core.option_fields import as_json
 from likewise.core.private_files import open_private, private_folder
 from likewise.core.spec import ModelSpec
 from likewise.receipts import data_home
-from likewise.targets.base import Finding, JsonValue, Outputs, PlanStep, Receipt, Response, Status, Verb, output_of
+from likewise.targets.base import (
+    Finding,
+    JsonValue,
+    Outputs,
+    PlanStep,
+    Receipt,
+    Response,
+    Status,
+    Traffic,
+    Verb,
+    output_of,
+)
 from likewise.targets.container import inspection
 from likewise.targets.container.actions import ACTIONS, Action
 from likewise.targets.container.container_options import ContainerTargetOptions, check_options
 from likewise.targets.container.inspection import DeploymentContainers
+from likewise.targets.container.log_lines import log_lines
 from likewise.targets.container.program import Program
 from likewise.targets.container.status import receipt_of, status_of
-from likewise.targets.http_client import invoke
+from likewise.targets.figures import traffic_of
+from likewise.targets.http_client import invoke, metrics_page
 
 URIS = {f"container{form}": None for form in ("", ":", "://")} | {
     f"container{form}{program}": program for form in (":/", "://") for program in ("docker", "podman")
@@ -98,6 +111,20 @@ class ContainerTarget:
     def status(self, receipt: Receipt) -> Status:
         """The state reported by the engine, checked by an HTTP request.  Raises TargetUnavailable."""
         return status_of(self.program, inspection.deployment(self.program, receipt.name))
+
+    def traffic(self, receipt: Receipt) -> Traffic:
+        """The figures in the current version's metrics page, which start again with each version and each restart."""
+        listener = inspection.deployment(self.program, receipt.name).listener
+        if listener is None:
+            raise _not_deployed(receipt.name)
+        return traffic_of([metrics_page(listener.labels[inspection.URL], {})])
+
+    def logs(self, receipt: Receipt, lines: int, follow: bool) -> Iterator[str]:
+        """The log of the current version, also if it has exited."""
+        current = inspection.deployment(self.program, receipt.name).current
+        if current is None:
+            raise _not_deployed(receipt.name)
+        return log_lines(self.program, receipt.name, current, lines, follow)
 
     def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Response:
         """Raises NotDeployed, TargetUnavailable."""

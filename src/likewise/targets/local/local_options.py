@@ -13,5 +13,9 @@ class LocalOptions(ServerOptions):
     """The options of `likewise serve`, with other defaults.  Units are in the names: `_s` seconds, `_bytes` bytes."""
 
     port: int = option(0, "Port to listen on; 0 chooses a free port, which updates keep.")
-    access_log: bool = option(False, "Write one JSON line per request to the log, without bodies.")
+    access_log: bool = option(
+        False,
+        "Write one JSON line per request to the log, without bodies; otherwise only for a status of 500 or more, "
+        "except 503.",
+    )
     start_timeout_s: float = option(120.0, "Seconds allowed for loading and warming up the model before a start fails.")

@@ -71,6 +71,7 @@ class Supervisor:
 
     async def stop(self) -> ControlReply:
         """Close the listener, drain all services and stop."""
+        logger.info("stopping")
         async with self._changing:
             await self._stop_restarting()
             if not self._first_start.done():
@@ -156,7 +157,8 @@ class Supervisor:
 
     async def _start(self, spec: ServiceSpec) -> Service:
         """A service that is ready.  Raises LikewiseError if it fails to start."""
-        service = Service(self._folder, spec)
+        service, version = Service(self._folder, spec), spec.model.key[:19]
+        logger.info("starting %s", version)
         try:
             await service.start((self._listener.fileno(), self._lock))
             await service.ready()
@@ -168,6 +170,10 @@ class Supervisor:
         except asyncio.CancelledError:
             await service.kill()
             raise
+        except LikewiseError as error:
+            logger.error("%s did not start: %s", version, error.cause.partition("\n")[0])  # the log has the rest
+            raise
+        logger.info("%s is ready at %s, process %d", version, self._deployment.url, service.pid)
         return service
 
     async def _stop_restarting(self) -> None:

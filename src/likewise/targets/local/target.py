@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,13 +15,15 @@ from likewise.core.option_fields import as_json
 from likewise.core.spec import ModelSpec
 from likewise.receipts import data_home
 from likewise.server.auth import Tokens, authorization
-from likewise.targets.base import Finding, Outputs, PlanStep, Receipt, Response, Status, Verb, output_of
-from likewise.targets.http_client import invoke, served
+from likewise.targets.base import Finding, Outputs, PlanStep, Receipt, Response, Status, Traffic, Verb, output_of
+from likewise.targets.figures import traffic_of
+from likewise.targets.http_client import invoke, metrics_page, served
 from likewise.targets.local.control import SupervisorUnavailable
 from likewise.targets.local.deployment_folder import Deployment, DeploymentFolder, ServiceSpec
 from likewise.targets.local.installation import install, keep_only
 from likewise.targets.local.launch import start, status_of, stop, switch
 from likewise.targets.local.local_options import LocalOptions
+from likewise.targets.local.log_lines import log_lines
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 OTHER_VERSION = "the plan was made by another version of Likewise: use that version to complete it"
@@ -130,11 +132,19 @@ class LocalTarget:
         details = {key: reported[key] for key in ("pid", "service_pid", "restarts", "uptime_s", "supervised_s")}
         return Status(state, deployment.url, about, {**details, "log": str(folder.log)}, *(serving or ()))
 
+    def traffic(self, receipt: Receipt) -> Traffic:
+        """The figures in the service's metrics page, which start again with each version and each restart."""
+        deployment = _existing(receipt.name)
+        return traffic_of([metrics_page(deployment.url, authorization(deployment.spec.options["token_file"]))])
+
+    def logs(self, receipt: Receipt, lines: int, follow: bool) -> Iterator[str]:
+        """The log of the supervisor and of all versions of the service."""
+        _existing(receipt.name)
+        return log_lines(_folder(receipt.name).log, lines, follow)
+
     def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Response:
         """Raises NotDeployed, TargetUnavailable."""
-        deployment = _folder(receipt.name).read()
-        if deployment is None:
-            raise _not_deployed(receipt.name)
+        deployment = _existing(receipt.name)
         options = deployment.spec.options
         headers = {"Content-Type": content_type, **authorization(options["token_file"])}
         return invoke(deployment.url, headers, body, deadline_s=options["deadline_s"])
@@ -143,6 +153,13 @@ class LocalTarget:
         """The receipts of all folders that contain a `deployment.json`."""
         folders = [DeploymentFolder(path.parent) for path in sorted(_root().glob("*/deployment.json"))]
         return [_receipt(self.uri, each, deployment) for each in folders if (deployment := each.read()) is not None]
+
+
+def _existing(name: str) -> Deployment:
+    deployment = _folder(name).read()
+    if deployment is None:
+        raise _not_deployed(name)
+    return deployment
 
 
 def _receipt(uri: str, folder: DeploymentFolder, deployment: Deployment) -> Receipt:

@@ -25,6 +25,8 @@ ACTIONS = {
     "look": "rollout:look",
     "status": "inspection:status",
     "found": "inspection:deployments",
+    "metrics": "observation:metrics_pages",
+    "logs": "observation:log_lines",
     "others": "inspection:other_applications",
     "ship": "store:ship",
     "unship": "store:collect_garbage",

@@ -74,7 +74,7 @@ def status(params: Mapping[str, Any]) -> dict[str, Any]:
     app, record = applications().get(name), store.deployment_record(name)
     if app is None:
         return {"status": None, "noted": record}
-    details = _details(name)
+    details = details_of(name)
     replicas = [
         {"id": each["replica_id"], "state": _value(each["state"]), "node": each.get("node_ip"), "pid": each.get("pid")}
         for each in details.get("replicas", [])
@@ -148,7 +148,7 @@ def _running(app: str) -> dict[str, Any] | None:
     record = store.deployment_record(app)
     if record is None or app not in applications():
         return None
-    details = _details(app)
+    details = details_of(app)
     count = sum(_value(each["state"]) == "RUNNING" for each in details.get("replicas", []))
     return {"replicas": count, "model": record["model"], "options": record["options"]}
 
@@ -170,7 +170,7 @@ def _reason(message: str) -> str:
     return (named or relevant or ["Serve reports no reason"])[-1][:800]
 
 
-def _details(app: str) -> dict[str, Any]:
+def details_of(app: str) -> dict[str, Any]:
     """Serve's details of the deployment in this application; empty if Serve has none, or cannot describe it."""
     ray = importlib.import_module("ray")
     try:

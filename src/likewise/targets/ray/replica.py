@@ -86,6 +86,10 @@ class Replica:
         """Start or renew the split of requests with a canary: see `ReplicaService.watch`."""
         return await self._service.watch(request)
 
+    async def metrics(self, _: None) -> Any:
+        """The replica's metrics page, under `page`."""
+        return self._service.metrics()
+
     async def unwatch(self, run: str) -> Any:
         """End the split of requests with a canary."""
         return await self._service.unwatch(run)

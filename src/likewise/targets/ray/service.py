@@ -32,7 +32,7 @@ class ReplicaService:
         app = bundle_app(bundle, spec, options, most_workers=1)  # Serve adds replicas
         self._replica_app = ReplicaApp(app)
         self.app: ASGIApp = self._replica_app
-        self._service = app.state.service
+        self._service, self._metrics = app.state.service, app.state.metrics
         self._lease: asyncio.TimerHandle | None = None
 
     async def check(self) -> None:
@@ -56,6 +56,11 @@ class ReplicaService:
         self._cancel_lease()
         self._lease = asyncio.get_running_loop().call_later(request["lease_s"], self._end_split)
         return split.figures()
+
+    def metrics(self) -> dict[str, str]:
+        """The metrics page in Prometheus' text format, under `page`."""
+        page, _ = self._metrics.exposition("", **self._service.gauges)
+        return {"page": page.decode()}
 
     async def unwatch(self, run: str) -> dict[str, Any] | None:
         """End the split: handle all requests here; returns the final figures, None if there is no such split."""

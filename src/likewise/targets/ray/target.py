@@ -5,10 +5,11 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -25,9 +26,12 @@ from likewise.targets.base import (
     Receipt,
     Response,
     Status,
+    Traffic,
     Verb,
     output_of,
 )
+from likewise.targets.figures import traffic_of
+from likewise.targets.http_client import PROBE_TIMEOUT_S
 from likewise.targets.ray import serve_config
 from likewise.targets.ray.preflight import capacity_findings, needed
 from likewise.targets.ray.ray_options import RayOptions
@@ -36,6 +40,8 @@ from likewise.targets.ray.session import call
 SHIP_S = 540.0  # time limit of the steps `ship` and `stop`
 MARGIN_S = 60.0  # for work before and after the wait for the replicas
 PREDICT_S = 120.0
+LOG_POLL_S = 1.0
+DELETED = "likewise: the deployment was deleted, so its log ends here"
 ABANDONED_S = 120.0  # after the last update from a canary's watcher, or from its start
 STATES: Mapping[str, DeploymentState] = {
     "RUNNING": "ready",
@@ -45,6 +51,7 @@ STATES: Mapping[str, DeploymentState] = {
     "DEPLOY_FAILED": "failing",
     "DELETING": "gone",
 }
+_one_status = threading.Lock()  # parallel calls would each start a process that imports Ray
 _ADDRESS = re.compile(r"//[^/?#@]*/?")  # Ray's client does not log in, so the address has no user and no query
 
 
@@ -122,7 +129,8 @@ class RayTarget:
 
     def status(self, receipt: Receipt) -> Status:
         """The status according to Serve; `details` has its message, the replicas, and a running canary."""
-        reported = self._call("status", {"name": receipt.name})
+        with _one_status:
+            reported = self._call("status", {"name": receipt.name})
         if reported["status"] is None:
             return Status("gone", about=f"Ray Serve has no deployment {receipt.name!r}")
         state = state_of(reported)
@@ -143,7 +151,37 @@ class RayTarget:
                 **{k: canary[k] for k in ("share", "seen", "at")},
             }
             about += f"; {_canary_status(canary)}"
-        return Status(state, receipt.output("url"), about, details, *_digests(record))
+        url = receipt.output("url")
+        return Status(state, url, about, details, *_digests(record), engine=_engine_at(url) if ready else None)
+
+    def traffic(self, receipt: Receipt) -> Traffic:
+        """The sum of the figures in the metrics pages of all replicas that respond."""
+        return traffic_of(self._call("metrics", {"name": receipt.name}))
+
+    def logs(self, receipt: Receipt, lines: int, follow: bool) -> Iterator[str]:
+        """What each replica has printed, with Serve's log; `lines` of each file, which start with the replica's id."""
+        read = self._read_logs(receipt.name, lines, {})
+        if not read["exists"]:
+            remedy = "`likewise list` shows all deployments"
+            raise NotDeployed(f"Ray Serve has no deployment {receipt.name!r}", remedy=remedy)
+        return self._log_lines(receipt.name, read, follow)
+
+    def _log_lines(self, name: str, read: Mapping[str, Any], follow: bool) -> Iterator[str]:
+        positions: dict[str, int] = {}
+        while True:
+            for file in read["files"]:
+                positions[file["file"]] = file["position"]
+                yield from (f"{file['replica']}: {line}" for line in file["lines"])
+            if not follow:
+                return
+            if not read["exists"]:
+                yield DELETED
+                return
+            time.sleep(LOG_POLL_S)
+            read = self._read_logs(name, None, positions)
+
+    def _read_logs(self, name: str, lines: int | None, positions: Mapping[str, int]) -> Any:
+        return self._call("logs", {"name": name, "lines": lines, "positions": positions})
 
     def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Response:
         """The response of Serve's HTTP proxy; raises NotDeployed if it cannot be reached or has no such route."""
@@ -177,6 +215,16 @@ class RayTarget:
 def state_of(application: Mapping[str, Any]) -> DeploymentState:
     """The state of an application with Serve's `status`."""
     return STATES.get(application["status"], "failing")
+
+
+def _engine_at(url: str) -> str | None:
+    """The label of the engine at `url`, None without a response within PROBE_TIMEOUT_S."""
+    try:
+        with OPENER.open(f"{url}/ready", timeout=PROBE_TIMEOUT_S) as response:
+            label: str | None = response.headers.get("X-Likewise-Engine")
+            return label
+    except (OSError, http.client.HTTPException):
+        return None
 
 
 def _receipt(uri: str, deployment: Mapping[str, Any]) -> Receipt:

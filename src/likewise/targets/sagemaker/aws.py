@@ -75,9 +75,13 @@ class Aws:
 
     def scrubbed(self, text: str) -> str:
         """`text` without credentials, cut to MAX_MESSAGE characters."""
+        return self.without_secrets(text)[:MAX_MESSAGE]
+
+    def without_secrets(self, text: str) -> str:
+        """`text` without credentials."""
         for secret in self._secrets:
             text = text.replace(secret, "…")
-        return _SECRETS.sub("…", text)[:MAX_MESSAGE]
+        return _SECRETS.sub("…", text)
 
     def run(self, service: str, what: str, work: Callable[[Any], Any]) -> Any:
         """Call `work` with the service's boto3 client and return its result; what: the operation's name in errors."""

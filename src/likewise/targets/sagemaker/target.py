@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, ClassVar
@@ -20,9 +20,10 @@ from likewise.targets.base import (
     Response,
     Stage,
     Status,
+    Traffic,
     Verb,
 )
-from likewise.targets.sagemaker import discovery, inspection, invocation, plan, rehearse
+from likewise.targets.sagemaker import discovery, figures, inspection, invocation, logs, plan, rehearse
 from likewise.targets.sagemaker.actions import ACTIONS
 from likewise.targets.sagemaker.address import SageMakerAddress
 from likewise.targets.sagemaker.aws import Aws
@@ -90,6 +91,14 @@ class SageMakerTarget:
     def status(self, receipt: Receipt) -> Status:
         """The deployment's status, as SageMaker reports it."""
         return discovery.status_of(self.aws_of(receipt), receipt.name)
+
+    def traffic(self, receipt: Receipt) -> Traffic:
+        """The figures of today in CloudWatch.  Raises NotDeployed, TargetUnavailable."""
+        return figures.traffic_of(self.aws_of(receipt), receipt.name)
+
+    def logs(self, receipt: Receipt, lines: int, follow: bool) -> Iterator[str]:
+        """The log lines in CloudWatch, which keeps them for all versions."""
+        return logs.log_lines(self.aws_of(receipt), receipt.name, lines, follow, self.poller.sleep)
 
     def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Response:
         """The container's response, by InvokeEndpoint; NotDeployed, TargetUnavailable, BodyTooLarge, WrongUsage."""

@@ -22,7 +22,7 @@ from likewise.core.errors import (
     WrongUsage,
 )
 from likewise.parity import VerifyOptions
-from likewise.targets.base import Live, Plan, Receipt
+from likewise.targets.base import Live, Logs, Plan, Receipt, ReportsTraffic
 from likewise.targets.registry import open_target
 from likewise.testing.deployer import RECEIPT, Deployer
 from likewise.testing.engine import MODEL
@@ -181,6 +181,35 @@ class TargetSuite:
         assert (invalid.status, json.loads(invalid.body)["error_code"]) == (400, "BAD_REQUEST")
         assert deployments.predict(shared.name, b"a", "image/png").status == 415
 
+    def test_requests_are_counted_and_logs_can_be_read(self, target: TargetUnderTest, shared: Receipt) -> None:
+        backend = open_target(target.uri)
+        if isinstance(backend, ReportsTraffic):
+            before = backend.traffic(shared)
+            assert predictions(shared.name, "a") == ["1:A"]
+            after = deployments.status(shared.name)[1].traffic
+            assert after is not None
+            assert after.replicas == 1
+            if before.requests is not None:
+                assert (after.requests, after.errors) == (before.requests + 1, before.errors)
+                assert after.p50_ms is not None
+                assert after.p99_ms is not None
+                assert after.p50_ms <= after.p99_ms
+        if isinstance(backend, Logs):
+            lines = list(deployments.logs(shared.name))
+            assert lines
+            assert not any("\n" in line for line in lines)
+            assert list(deployments.logs(shared.name, lines=0)) == []
+
+    def test_history_starts_with_the_creation(self, shared: Receipt, one: Path) -> None:
+        first, *_ = deployments.history(shared.name)
+        assert (first.number, first.outcome, first.model.digest) == (1, "deployed", digest_of(one))
+        assert first.options == shared.options
+        with pytest.raises(WrongUsage, match="no revision 99"):
+            deployments.update(shared.name, revision=99)
+        with pytest.raises(NotDeployed) as missing:
+            deployments.history(shared.name[:-1])
+        assert repr(shared.name) in missing.value.remedy
+
     def test_name_in_use_is_rejected_and_its_deployment_is_unchanged(
         self, shared: Receipt, deploy: Deploy, two: Path
     ) -> None:
@@ -214,6 +243,9 @@ class TargetSuite:
             callers.until_answered(20)
         assert (callers.wrong, callers.bundles) == ([], target.named(one))
         assert deployments.status(shared.name)[1].state == "ready"
+        *_, last = deployments.history(shared.name)
+        assert last.outcome == "rolled back"
+        assert "no such weights" in last.cause
 
     def test_second_deployment_is_independent_and_its_deletion_leaves_nothing(
         self, target: TargetUnderTest, shared: Receipt, deploy: Deploy, two: Path
