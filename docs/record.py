@@ -29,7 +29,7 @@ TITLE = "one model, the same predictions everywhere"
 COMMANDS = (
     "likewise bundle models:/iris/1 -o iris",
     "likewise deploy iris --to local --name flowers",
-    "head -3 flowers.csv | tee two.csv && likewise predict flowers two.csv",
+    "likewise predict flowers three.csv",
     "likewise score iris flowers.csv -o scored.csv",
     "likewise verify iris --golden flowers.csv --against flowers --against mlflow --trust",
 )
@@ -53,6 +53,7 @@ mlflow.sklearn.log_model(
     pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", "scikit-learn", "skops")],
 )
 rows.to_csv("flowers.csv", index=False)
+rows[::50].to_csv("three.csv", index=False)
 """
 THEME = TerminalTheme(
     (22, 27, 34),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.cli import call
-from tests.support.processes import LIKEWISE, PATIENCE, command_of, running
+from tests.support.processes import LIKEWISE, PATIENCE, command_of, run, running
 from tests.support.sentiment_store import ROWS, Store, environment
 
 from likewise.cli.demo import closing, missing, plan
@@ -19,7 +19,7 @@ from likewise.cli.demo_steps import LOCAL, ON_RAY, Demo, label
 from likewise.cli.walk import LIKEWISE as COMMAND
 from likewise.cli.walk import MARKER, Walk, typed
 from likewise.core.errors import LikewiseError, OutputRefused
-from likewise.doctor import MachineFinding
+from likewise.doctor import MachineFinding, examine
 
 DEMO = ["demo", "-o", "out", "--quick", "--rows", str(ROWS), "--json"]
 
@@ -66,22 +66,37 @@ def test_demo_runs_from_end_to_end(store: Store) -> None:
     assert running_in(store.folder) == []
 
 
-def test_demo_deploys_compares_and_deletes(store: Store) -> None:
-    facts = store.facts
+@pytest.mark.timeout(1200)
+def test_bundle_is_deployed_compared_and_deleted(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    skipped = missing(examine(), full=False)
+    demo = Demo(tmp_path, quick=True, rows=ROWS, tracking_uri=store.tracking_uri, missing=skipped)
+    demo.prepare()
+    shutil.copytree(store.bundle, tmp_path / "bundle", copy_function=os.link)
+    shutil.copy(store.folder / "rows.csv", tmp_path)
+    demo.deploy()
     spark = ["spark"] if shutil.which("java") else []
-    assert facts["verify"] == dict.fromkeys([LOCAL, ON_RAY, *spark, "mlflow"], "agrees")
-    assert set(facts["not_run"]) == {"SageMaker"} | ({"Spark"} if not spark else set())
-    assert "--full" in facts["not_run"]["SageMaker"]
-    assert facts[ON_RAY]["target"] == "ray-serve"
-    env = store.env | {"LIKEWISE_DATA_HOME": str(store.folder / "data")}
-    assert json.loads(call("list", "--json", env=env).stdout) == {"deployments": []}
-    assert f"$ likewise deploy bundle --to local --name {LOCAL}\n" in store.log
-    assert [each for each in commands() if "likewise-ray-" in each] == []
+    assert demo.facts["verify"] == dict.fromkeys([LOCAL, ON_RAY, *spark, "mlflow"], "agrees")
+    assert set(skipped) == {"SageMaker"} | ({"Spark"} if not spark else set())
+    assert json.loads(call("list", "--json", env=store.env | demo.walk.env).stdout) == {"deployments": []}
+    assert [each for each in commands() if "likewise-ray-" in each or str(tmp_path) in each] == []
+    assert (tmp_path / "verify.html").is_file()
+    assert f"$ likewise deploy bundle --to local --name {LOCAL}\n" in capsys.readouterr().err
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_command_runs_all_steps(tmp_path: Path) -> None:
+    done = run([*LIKEWISE, *DEMO], cwd=tmp_path, env=environment() | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"})
+    facts = json.loads(done.stdout)
+    assert set(facts["verify"].values()) == {"agrees"}
+    assert {each["what"] for each in facts["made"]} >= {"bundle", "comparison", "deleted"}
+    assert running_in(tmp_path) == []
 
 
 def test_only_the_demos_own_store_is_used(store: Store) -> None:
     assert store.facts["tracking_uri"] == store.tracking_uri
-    assert "mlflow.db in this folder" in store.log
     assert Demo(Path("out"), quick=True, rows=1, tracking_uri="http://u:p@host").setup[-1].endswith("=http://host")
 
 
@@ -166,6 +181,7 @@ def test_what_is_missing_is_named_with_its_remedy(tmp_path: Path) -> None:
     assert "without Spark" in lines
     assert "install Java 17" in lines
     assert "minutes on two cores" in lines
+    assert "mlflow.db in this folder" in lines
 
 
 def test_commands_of_the_closing_screen_have_lines_without_anything_else(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def demo(
     *,
     screen: Screen,
 ) -> None:
-    """Run the example from end to end: fine-tune, log, bundle, serve, score, deploy, compare, and delete it all again.
+    """Run the example: fine-tune, log, bundle, serve, score, deploy, compare, and delete the deployments.
 
     MLFLOW_TRACKING_URI and RAY_ADDRESS are not used: the demo has a store and a Ray instance that nothing else uses.
     """
@@ -83,11 +83,10 @@ def plan(example: Demo) -> Iterator[str]:
     """What the demo will do, where, and for how long, as lines of markup."""
     parts = [part for part in NEEDS if part not in example.missing]
     seconds = (QUICK_S if example.quick else ALWAYS_S) + sum(SECONDS[part] for part in parts)
-    where = " and ".join(["a background service", *(part for part in parts if part != "Spark")])
-    yield (
-        "Fine-tunes a classifier, bundles the pipeline that uses it, serves it, scores rows, deploys it\n"
-        f"to {where}, compares all predictions, and deletes the deployments."
-    )
+    places = ", ".join(["a background service", *(part for part in parts if part != "Spark")])
+    yield "Fine-tunes a classifier, bundles a pipeline that uses it, serves it, scores"
+    yield "rows, deploys it, compares all predictions, and deletes the deployments."
+    yield f"  [cyan]targets[/cyan] {places}"
     yield f"  [cyan]time[/cyan]    about {max(1, round(seconds / 60))} minutes on two cores that are otherwise idle"
     yield f"  [cyan]folder[/cyan]  {escape(visible(shown(example.folder)))}"
     store = "mlflow.db in this folder" if example.tracking_uri is None else without_secrets(example.tracking_uri)

@@ -1,8 +1,4 @@
-"""The steps of the `demo` command, from the training of a classifier to deployments that are compared and deleted.
-
-The rehearsal of SageMaker runs only with `--full`: it downloads a base image and packs an environment with its wheels,
-which takes minutes, and a container engine that responds to `likewise doctor` may still be unable to run containers.
-"""
+"""The steps of the `demo` command, from the training of a classifier to deployments that are compared and deleted."""
 
 from __future__ import annotations
 
@@ -57,7 +53,12 @@ class Demo:
 
     def run(self) -> None:
         """Run all steps; the first failing step raises an error. No process is left running."""
-        self._prepare()
+        self.prepare()
+        self.create()
+        self.deploy()
+
+    def create(self) -> None:
+        """The steps that create the model and its bundle, serve it and score rows."""
         tuned = self._fine_tune()
         uri = self._log_and_register(str(tuned["uri"]))
         self._bundle(uri)
@@ -66,6 +67,9 @@ class Demo:
         self._score()
         if "Spark" not in self.missing:
             self._spark(uri)
+
+    def deploy(self) -> None:
+        """The steps that deploy the bundle, compare the predictions, and delete the deployments."""
         with self._ray(), self._deleted_afterwards() as names:
             self._deploy("local", LOCAL, names)
             if "Ray Serve" not in self.missing:
@@ -85,7 +89,8 @@ class Demo:
 
     # --- before the first step ---------------------------------------------------------------------------------------
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
+        """Create the folder, and set the environment of the commands.  Raises OutputRefused."""
         self.walk.prepare_folder()
         self.facts |= {"tracking_uri": without_secrets(self.store), "not_run": self.missing}
         if self.tracking_uri is None:
@@ -228,10 +233,13 @@ class Demo:
             yield
             return
         self.walk.env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token_hex(32)}
-        argv = (sys.executable, "-m", "likewise.demo.ray_node", str(RAY_CPUS))
-        with self.walk.background(*argv, log="ray.log") as document:
-            self.walk.env["RAY_ADDRESS"] = str(document["address"])
-            yield
+        with self.walk.step(f"Start Ray with {RAY_CPUS} CPUs, only for this demo", "Ray") as done:
+            argv = (sys.executable, "-m", "likewise.demo.ray_node", str(RAY_CPUS))
+            self.walk.type(argv)
+            with self.walk.background(*argv, log="ray.log") as document:
+                self.walk.env["RAY_ADDRESS"] = address = str(document["address"])
+                done(f"ready at {address} until the demo ends", self._place("ray.log"), "ray start --head")
+                yield
 
     @contextmanager
     def _deleted_afterwards(self) -> Iterator[list[str]]:
@@ -260,8 +268,7 @@ class Demo:
             self.facts[name] = receipt = self.walk.json(*argv, log=log)
             outputs: Mapping[str, Mapping[str, object]] = receipt["outputs"]  # type: ignore[assignment]
             url = next(each["url"] for each in outputs.values() if "url" in each)
-            start = "ray start --head && " if name == ON_RAY else ""
-            then = f"{start}likewise deploy bundle --to {target} --name sentiment"
+            then = f"likewise deploy bundle --to {target} --name sentiment"
             done(f"ready at {url} until the comparison ends", self._place(log), then)
 
     def _rehearse(self) -> None:
