@@ -7,6 +7,7 @@ instances.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -28,19 +29,19 @@ def main(cpus: int) -> None:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     with scratch_folder("likewise-ray-") as folder:  # its path is short, as Ray's sockets require
-        context = ray.init(
+        ray.init(
             num_cpus=cpus,
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             _node_ip_address="127.0.0.1",
             _temp_dir=str(folder),
         )
         try:
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has replaced it
             serve.start(http_options={"host": "127.0.0.1", "port": port})
-            stdout().write(json.dumps({"address": context.address_info["gcs_address"]}) + "\n")
+            stdout().write(json.dumps({"address": ray.get_runtime_context().gcs_address}) + "\n")
             stdout().flush()
             signal.pause()
         finally:
