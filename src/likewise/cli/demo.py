@@ -27,9 +27,9 @@ NEEDS = {
 }
 """What each optional part needs, by the names of doctor's findings."""
 
-SECONDS = {"Spark": 60, "Ray Serve": 40, "SageMaker": 300}
-ALWAYS_S, QUICK_S = 200, 90
-"""Measured on two cores of an AMD EPYC."""
+SECONDS = {"Spark": 80, "Ray Serve": 40, "SageMaker": 120}
+ALWAYS_S, QUICK_S = 240, 110
+"""Estimates for two idle cores of an AMD EPYC, from the CPU time of each part; the rehearsal's without downloads."""
 
 
 def demo(
