@@ -6,10 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all test-fast check format lint types imports bench dist docs lock vendor clean
+.PHONY: demo recording test test-all test-fast check format lint types imports bench dist docs lock vendor clean
 
 demo: $(READY)
 	$(BIN)/likewise demo
+
+# docs/images/terminal.svg, the picture of the README
+recording: $(READY)
+	$(BIN)/python docs/record.py
 
 # Tests mostly wait for processes to start, so two workers run in parallel. Tests that share a resource (a cluster, a
 # container daemon) form a group on one worker; tests/conftest.py sets the order.

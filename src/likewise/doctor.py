@@ -22,12 +22,14 @@ from likewise.core.extras import install_command
 from likewise.engine.kinds import kinds
 from likewise.shipping.logged_environment import complete_environments
 
+REGISTRY = "LIKEWISE_REHEARSAL_REGISTRY"
 TIMEOUT_S = 5.0  # of each program and request
 LIBRARIES = {
     "pyarrow": ("likewise[batch]", "score files"),
     "pyspark": ("likewise[spark]", "score on Spark"),
     "ray": ("likewise[ray]", "deploy on Ray Serve"),
     "boto3": ("likewise[aws]", "models in s3://"),
+    "moto": ("likewise[rehearsal]", "rehearse deployments on SageMaker"),
     "installer": ("likewise[images]", "build container images"),
 }
 """By distribution name: the requirement that installs it, and its purpose. Each kind of engine adds its own library."""
@@ -57,6 +59,7 @@ def examine() -> list[MachineFinding]:
         *(partial(_library, name, *about) for name, about in _libraries().items()),
         _java,
         _containers,
+        _registry,
         _gpu,
         _aws,
     ]
@@ -162,6 +165,15 @@ def _containers() -> MachineFinding:
     return MachineFinding(
         "Containers", "missing", "; ".join(problems) or "neither Docker nor Podman", f"{remedy} to run images"
     )
+
+
+def _registry() -> MachineFinding:
+    """The registry that takes the place of ECR in a rehearsal."""
+    found = os.environ.get(REGISTRY) or shutil.which("docker-registry")
+    if found:
+        return MachineFinding("docker-registry", "ok", found)
+    remedy = f"apt-get install docker-registry, or set {REGISTRY}=HOST:PORT to yours"
+    return MachineFinding("docker-registry", "missing", "not found (rehearse deployments on SageMaker)", remedy)
 
 
 def _gpu() -> MachineFinding:

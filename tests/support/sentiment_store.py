@@ -1,4 +1,4 @@
-"""The output of a small `likewise demo`: a fine-tuned model of 2 layers, the pipeline that uses it, and its bundle.
+"""The output of the first steps of a small `likewise demo`: a model of 2 layers, a pipeline that uses it, its bundle.
 
 The fixture `store` creates it once per test run, and all workers share it: tests may add models to the store, but must
 not move, rename or overwrite files in the folder.
@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from tests.support.processes import LIKEWISE
 
 ROWS = 60  # number of rows that the demo scores
 TEXTS = [
@@ -29,6 +28,18 @@ TEXTS = [
     'quoted "text", a comma\nand a line break',
     "Ce film est magnifique, je l'ai adoré.",
 ]
+
+CREATE = """
+import json, sys
+from pathlib import Path
+from likewise.cli.demo import missing
+from likewise.cli.demo_steps import Demo
+from likewise.doctor import examine
+demo = Demo(Path("out"), quick=True, rows=int(sys.argv[1]), missing=missing(examine(), full=False))
+demo.prepare()
+demo.create()
+print(json.dumps(demo.facts))
+"""
 
 
 @dataclass(frozen=True)
@@ -84,9 +95,8 @@ def run(
 
 
 def make_store(folder: Path) -> dict[str, Any]:
-    """Run `likewise demo` in the new folder `folder`, as a new user; its JSON output and its stderr."""
+    """Run the first steps of `likewise demo` in the new folder `folder`, as a new user; their facts and stderr."""
     folder.mkdir()
     homes = {f"LIKEWISE_{name}_HOME": str(folder / name.lower()) for name in ("CACHE", "CONFIG", "DATA")}
-    command = [*LIKEWISE, "demo", "-o", "out", "--quick", "--rows", str(ROWS), "--json"]
-    done = run(command, folder, environment() | homes)
+    done = run([sys.executable, "-c", CREATE, str(ROWS)], folder, environment() | homes)
     return {"facts": json.loads(done.stdout), "log": done.stderr}

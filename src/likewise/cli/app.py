@@ -40,7 +40,7 @@ COMMANDS = {
     "transform": "jobs",
     "rehearse": "jobs",
     "verify": "verify",
-    "demo": "machine",
+    "demo": "demo",
     "doctor": "machine",
     "trust": "models",
     "image": "images",
