@@ -23,10 +23,12 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_the_five_minute_start_works_as_written(started: Path) -> None:
     assert (started / "scored.csv").read_text().count("\n") == 151
 
 
+@pytest.mark.long
 def test_the_examples_of_migration_work_as_written(started: Path) -> None:
     follow(DOCS / "migration.md", started, reader(started.parent))
 

@@ -58,7 +58,7 @@ EXAMPLES = {
     "run": ("likewise image run reviews:1 -p 5000",),
     "dockerfile": ("likewise image dockerfile bundle -o context",),
 }
-"""By command; those of `image` have names of their own."""
+"""By command; the commands of `image` by the last word."""
 
 
 def group(command: str) -> str:

@@ -106,7 +106,7 @@ def logs(
 def history(name: Name, to: To = None, *, screen: Screen) -> None:
     """Show the revisions of a deployment, the newest last: when, what changed, and whether it was rolled back.
 
-    `likewise update NAME --revision N` returns to one of them.
+    The option --revision of `likewise update` returns to one of them.
     """
     revisions = deployments.history(name, to=to)
     if screen.as_json:
