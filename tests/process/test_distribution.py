@@ -51,6 +51,10 @@ def test_files_pass_twine_and_have_the_license_and_nothing_else(dist: Path) -> N
     }
 
 
+def test_changelog_has_the_version() -> None:
+    assert f"\n## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text()
+
+
 def test_wheel_works_in_an_empty_environment(dist: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "env", with_pip=True)
     python, wheel = tmp_path / "env/bin/python", next(dist.glob("*.whl"))
