@@ -86,4 +86,4 @@ $(READY): pyproject.toml requirements.lock
 	@touch $@
 
 clean:
-	rm -rf $(VENV) likewise-demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist likewise-demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -19,7 +19,7 @@ from likewise.bundles.open import is_bundle
 from likewise.bundles.open import open_bundle as open_stored
 from likewise.bundles.trust import Trust
 from likewise.core.engine import Engine, predict_items
-from likewise.core.errors import VersionsDiffer
+from likewise.core.errors import EngineUnavailable, VersionsDiffer
 from likewise.core.extras import need
 from likewise.core.html_table import html_table
 from likewise.core.items import Item, Request
@@ -76,7 +76,9 @@ class Bundle(StoredBundle):
         self.close()
 
     def _repr_html_(self) -> str:
-        return html_table("Bundle", facts(self, selected(self) if self.manifest.engines else None))
+        with suppress(EngineUnavailable):  # the requested engine is not in the bundle
+            return html_table("Bundle", facts(self, selected(self) if self.manifest.engines else None))
+        return html_table("Bundle", facts(self))
 
     def close(self) -> None:
         """Close the engine that `predict` has loaded; a later `predict` loads it again."""

@@ -134,11 +134,14 @@ def _listed(to: str | None) -> list[Listed]:
     return [each for _, each in sorted({**own, **others}.items())]
 
 
-def status(name: str, *, to: str | None = None) -> tuple[Receipt, Status]:
-    """A deployment's receipt and its current status, with the figures of its requests.  Raises NotDeployed."""
+def status(name: str, *, to: str | None = None, traffic: bool = True) -> tuple[Receipt, Status]:
+    """A deployment's receipt and its current status.  Raises NotDeployed.
+
+    traffic: whether to collect the figures of its requests too, which takes seconds on some targets.
+    """
     receipt, target = _live(name, to)
     current = target.status(receipt)
-    if isinstance(target, ReportsTraffic) and current.state not in ("failing", "gone"):
+    if traffic and isinstance(target, ReportsTraffic) and current.state not in ("failing", "gone"):
         try:
             current = replace(current, traffic=target.traffic(receipt))
         except LikewiseError as error:

@@ -12,21 +12,30 @@ from tests.support.classifier import classifier_bundle
 
 from likewise import api, description, doctor
 from likewise.batch import JobReport
+from likewise.cli import app
 from likewise.core.spec import ModelSpec
 from likewise.parity import Parity
 from likewise.parity.compare import Difference
 from likewise.parity.result import BackendParity
-from likewise.targets.base import JobResult, Plan, PlanStep, Receipt, Status
+from likewise.targets.base import JobResult, Plan, PlanStep, Receipt, Status, Traffic
+from likewise.targets.history import Revision
 
 COMMANDS = {
     "bundle, inspect": "the [description of a bundle](#bundle)",
     "score": "`output`, and the keys of [JobReport](#jobreport)",
     "deploy, update": "[Receipt](#receipt); with `--plan` [Plan](#plan), its `key` and `findings`",
     "status": "`receipt`: [Receipt](#receipt), `status`: [Status](#status)",
-    "list": "`deployments`: a list of [Receipt](#receipt), each with `state` and `remedy`",
+    "list": "`deployments`: a list of [Receipt](#receipt), each with `state`, `remedy`, `url`, `engine`, `age_s` and "
+    "`status` ([Status](#status), null if the target was not queried)",
+    "logs": "`lines`: a list of texts",
+    "history": "`revisions`: a list of [Revision](#revision), each with `changes`",
+    "predict": "the deployment's response",
     "delete": "`deleted`, `target`",
     "verify": "[Parity](#parity)",
     "transform": "[JobResult](#jobresult)",
+    "scan": "`verdict` and the files, with what they would import",
+    "demo": "the figures of each step, `seconds`, and `made`: what was created",
+    "rehearse": "what the command after `--` prints",
     "doctor": "`findings`: a list of [MachineFinding](#machinefinding)",
     "trust": "`trusted`: a list of entries, each with `prefix`",
     "serve": "`url`, `bundle`, `build`, printed when the server is ready",
@@ -35,8 +44,8 @@ COMMANDS = {
     "image run": "`url`, `container`, `seconds`",
 }
 CLASSES = (
-    JobReport, Receipt, ModelSpec, Status, Plan, PlanStep, Parity, BackendParity, Difference, JobResult,
-    doctor.MachineFinding,
+    JobReport, Receipt, ModelSpec, Status, Traffic, Revision, Plan, PlanStep, Parity, BackendParity, Difference,
+    JobResult, doctor.MachineFinding,
 )  # fmt: skip
 BUNDLE = {
     "path": "of the folder",
@@ -72,6 +81,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> api.Bundle:
 
 def test_page_has_the_keys_of_each_document(bundle: api.Bundle) -> None:
     assert list(description.document(bundle)) == list(BUNDLE)
+    listed = {name.partition(" ")[0] for names in COMMANDS for name in names.split(", ")}
+    assert listed == set(app.COMMANDS)
     rows = "\n".join(f"| `{command}` | {text} |" for command, text in COMMANDS.items())
     keys = "\n".join(f"| `{key}` | {text} |" for key, text in BUNDLE.items())
     parts = [

@@ -21,8 +21,7 @@ from tests.support.processes import LIKEWISE, alive, command_of, environment_of,
 
 from likewise import deployments
 from likewise.core.errors import AlreadyDeployed, DeployFailed, ModelNotFound, NotDeployed, PortTaken, WrongUsage
-from likewise.targets.base import Receipt, Status
-from likewise.targets.local.log_lines import DELETED
+from likewise.targets.base import LOG_ENDS, Receipt, Status
 from likewise.testing.deployer import Deployer
 from likewise.testing.models import pyfunc_bundle, upper_bundle
 from likewise.testing.targets import Callers
@@ -207,7 +206,7 @@ def test_log_is_followed_through_an_update_until_the_deletion(data: Path, models
         _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, b"")
     deployments.delete("one")
-    assert [*log][-1] == DELETED
+    assert [*log][-1] == LOG_ENDS
 
 
 def test_former_revision_is_restored_or_the_remedy_names_what_is_missing(

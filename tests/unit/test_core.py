@@ -202,7 +202,10 @@ def test_missing_library_is_reported_with_its_extra() -> None:
     [
         (None, "pip install 'likewise[a,b]'"),
         ({"url": "file:///no/such/folder", "dir_info": {}}, "pip install 'likewise[a,b]'"),
-        ({"url": "https://example.com/likewise.git", "vcs_info": {}}, "pip install 'likewise[a,b]'"),
+        (
+            {"url": "https://me:secret@example.com/likewise.git", "vcs_info": {"vcs": "git", "commit_id": "0a1b"}},
+            "pip install 'likewise[a,b] @ git+https://example.com/likewise.git@0a1b'",
+        ),
         ({"url": "FOLDER", "dir_info": {"editable": True}}, "pip install -e 'PATH[a,b]'"),
         ({"url": "FOLDER", "dir_info": {}}, "pip install 'PATH[a,b]'"),
         ({"url": "FOLDER/x.whl", "archive_info": {}}, "pip install 'likewise[a,b] @ FOLDER/x.whl'"),

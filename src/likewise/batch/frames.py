@@ -33,6 +33,7 @@ def as_input(source: Any, output: Path) -> Iterator[str]:
     with write_errors(layout.data):
         write_private(path, content)
         os.utime(path, (0, 0))
+    del content  # not kept in memory during the job
     try:
         yield str(path)
     finally:
@@ -45,6 +46,7 @@ def _parquet(frame: Any) -> bytes:
     pyarrow, parquet = need("pyarrow", extra="batch"), need("pyarrow.parquet", extra="batch")
     try:
         if hasattr(frame, "iloc"):
+            frame = frame.to_frame() if frame.ndim == 1 else frame
             table = pyarrow.Table.from_pandas(frame, preserve_index=False)
         else:
             table = frame.to_arrow() if hasattr(frame, "to_arrow") else pyarrow.table(frame)

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import typer
 
-from likewise.core.errors import LikewiseError
-
 Complete = Callable[[str], list[str]]
 
 
@@ -19,7 +17,7 @@ def _starting(candidates: Callable[[], Iterable[str]]) -> Complete:
     def complete(incomplete: str) -> list[str]:
         try:
             return [each for each in candidates() if each.startswith(incomplete)]
-        except (LikewiseError, OSError):
+        except Exception:  # noqa: BLE001  it would appear in the middle of what the user types
             return []
 
     return complete
@@ -59,5 +57,4 @@ def config(context: typer.Context, incomplete: str) -> list[str]:
     from likewise.targets.registry import open_target
 
     to = context.params.get("to")
-    names = [each.name for each in fields(open_target(to).Options)] if to else []
-    return _starting(lambda: [f"{name}=" for name in names])(incomplete)
+    return _starting(lambda: [f"{each.name}=" for each in fields(open_target(to).Options)] if to else [])(incomplete)

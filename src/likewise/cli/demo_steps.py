@@ -82,9 +82,11 @@ class Demo:
     def setup(self) -> list[str]:
         """Shell commands after which the commands that the demo shows work in a new shell."""
         store = "sqlite:///$PWD/mlflow.db" if self.tracking_uri is None else without_secrets(self.store)
+        if self.tracking_uri is not None:
+            store = shlex.quote(store)
         lines = [f"cd {shlex.quote(shown(self.folder))}", f"export MLFLOW_TRACKING_URI={store}"]
         if shutil.which("likewise") is None:
-            lines.insert(0, f"export PATH={Path(sys.executable).parent}:$PATH")
+            lines.insert(0, f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH")
         return lines
 
     # --- before the first step ---------------------------------------------------------------------------------------
@@ -115,7 +117,7 @@ class Demo:
         """Delete the deployment of a demo that was killed, and its records."""
         data = self.folder / "data"
         if data.exists():
-            with suppress(LikewiseError):
+            if self.walk.json(*LIKEWISE, "list", "--no-state", "--json")["deployments"]:
                 self.walk.run(*LIKEWISE, "delete", LOCAL, "--to", "local", "--json")
             shutil.rmtree(data)
 

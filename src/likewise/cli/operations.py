@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from typing import Annotated
 
 import typer
@@ -97,7 +97,7 @@ def logs(
     if screen.as_json:
         screen.json({"lines": list(log)})
         return
-    with suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt) if follow else nullcontext():
         for line in log:
             stdout().write((visible(line) if screen.out.is_terminal else line) + "\n")
             stdout().flush()
@@ -125,9 +125,16 @@ def _age(seconds: float | None) -> str:
 
 def _change(revision: Revision) -> str:
     """What the revision changed, and the first line of why it was rolled back."""
-    changes = [f"{name} {each if isinstance(each, str) else json.dumps(each)}" for name, each in _changes(revision)]
+    changes = [f"{name} {_shown(each)}" for name, each in _changes(revision)]
     cause = revision.cause.partition("\n")[0]
     return ", ".join(changes) + (f": {cause}" if cause else "")
+
+
+def _shown(value: object) -> str:
+    """A value of an option; of a mapping only its names, because variables of an environment may be secrets."""
+    if isinstance(value, Mapping):
+        return f"({', '.join(value)})"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _changes(revision: Revision) -> list[tuple[str, object]]:

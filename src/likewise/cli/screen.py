@@ -63,6 +63,7 @@ class Screen:
             for row in rows:
                 stdout().write("\t".join(cell.replace("\n", " ") for cell in row) + "\n")
             return
+        header = [visible(name) for name in header]
         if fit:
             columns = _fitting(header, rows, self.out.width)
             widths = list(columns.values())
@@ -73,7 +74,7 @@ class Screen:
             first = index == 0
             width = widths[index] if fit else None
             table.add_column(
-                name,
+                escape(name),
                 style="cyan" if first else None,
                 no_wrap=fit or (first and short),
                 overflow="ellipsis" if fit else "fold",

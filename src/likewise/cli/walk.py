@@ -133,6 +133,7 @@ class Walk:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(self.without)}
         with subprocess.Popen(
             argv,
+            stdin=subprocess.PIPE,  # closed when this process ends
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,

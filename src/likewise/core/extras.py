@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from likewise.core.errors import MissingExtra
+from likewise.core.uris import without_secrets
 
 
 def need(module: str, *, extra: str) -> ModuleType:
@@ -31,13 +32,16 @@ def need(module: str, *, extra: str) -> ModuleType:
 def install_command(extras: str) -> str:
     """The command that installs `extras`, such as `batch,spark`, from where this Likewise was installed.
 
-    That is a checkout, a wheel, or a package index, as PEP 610 records it.
+    That is a checkout, a wheel, a repository, or a package index, as PEP 610 records it.
     """
     try:
         origin = json.loads(metadata.distribution("likewise").read_text("direct_url.json") or "{}")
     except metadata.PackageNotFoundError:
         origin = {}
-    url = str(origin.get("url", ""))
+    url, vcs = str(origin.get("url", "")), origin.get("vcs_info", {})
+    if vcs:
+        source = f"{vcs.get('vcs', 'git')}+{without_secrets(url)}@{vcs.get('commit_id', 'HEAD')}"
+        return f"pip install {shlex.quote(f'likewise[{extras}] @ {source}')}"
     path = unquote(urlsplit(url).path)
     if not url.startswith("file:") or not os.path.exists(path):
         return f"pip install 'likewise[{extras}]'"

@@ -22,6 +22,10 @@ def json_form(value: object) -> object:
         return value.total_seconds()
     if hasattr(value, "tolist"):  # of numpy
         return value.tolist()
+    if hasattr(value, "toarray"):  # of scipy
+        return value.toarray().tolist()
+    if hasattr(value, "model_dump"):  # of pydantic
+        return value.model_dump()
     raise TypeError(f"a value of type {type(value).__name__} has no JSON form")
 
 

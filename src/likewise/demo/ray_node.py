@@ -23,13 +23,14 @@ OBJECT_STORE_BYTES = 200_000_000
 
 
 def main(cpus: int) -> None:
-    """Run the instance until SIGTERM or Ctrl-C."""
+    """Run the instance until SIGTERM, Ctrl-C, or the end of stdin."""
     reserve_stdout()  # Ray's workers inherit file descriptor 1
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     with scratch_folder("likewise-ray-") as folder:  # its path is short, as Ray's sockets require
         ray.init(
+            address="local",  # not that of RAY_ADDRESS
             num_cpus=cpus,
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
@@ -43,7 +44,7 @@ def main(cpus: int) -> None:
             serve.start(http_options={"host": "127.0.0.1", "port": port})
             stdout().write(json.dumps({"address": ray.get_runtime_context().gcs_address}) + "\n")
             stdout().flush()
-            signal.pause()
+            sys.stdin.read()  # ends with the demo, however that ends
         finally:
             ray.shutdown()
 

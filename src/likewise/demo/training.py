@@ -90,7 +90,6 @@ def _train(model: Any, tensors: Tensors, rows: Sequence[Review], recipe: Recipe,
     optimizer = torch.optim.AdamW(_parameters(model, recipe))
     rng = random.Random(recipe.seed)  # noqa: S311  not used for security
     batches = [batch for _ in range(recipe.epochs) for batch in _shuffled(rows, recipe.batch_rows, rng)]
-    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=len(batches))
     model.train()
     _without_dropout_where_frozen(model)
     for done, (inputs, labels) in enumerate(tensors(batches), start=1):
@@ -99,7 +98,6 @@ def _train(model: Any, tensors: Tensors, rows: Sequence[Review], recipe: Recipe,
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        decay.step()
         progress(done, len(batches), loss.item())
 
 

@@ -92,7 +92,7 @@ class DeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # MLflow is
     def get_deployment(self, name: str, endpoint: str | None = None) -> dict[str, Any]:
         """The deployment and its current status.  Raises RESOURCE_DOES_NOT_EXIST."""
         with as_mlflow(endpoint=endpoint):
-            return _description(*deployments.status(name, to=self.target))
+            return _description(*deployments.status(name, to=self.target, traffic=False))
 
     def predict(
         self,

@@ -273,6 +273,10 @@ class ReportsTraffic(Protocol):
         ...
 
 
+LOG_ENDS = "likewise: the deployment was deleted, so its log ends here"
+"""The last line of a log that is followed until the deployment is deleted."""
+
+
 @runtime_checkable
 class Logs(Protocol):
     """A target that can read the logs of its deployments."""

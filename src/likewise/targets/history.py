@@ -34,7 +34,7 @@ class Revision:
 
     @property
     def changes(self) -> dict[str, JsonValue]:
-        """What differs from the revision that it replaced: `model`, and each option by name; None for the first."""
+        """What differs from the revision that it replaced: `model`, and each option by name; nothing for the first."""
         if self.before is None:
             return {}
         old: Mapping[str, JsonValue] = self.before["options"]

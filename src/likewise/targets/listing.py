@@ -26,7 +26,7 @@ class Listed:
 
     receipt: None if its creation is unfinished, or if its record is damaged.  unfinished: the plan of a run that is in
     progress (busy) or was interrupted.  unreadable: why its record cannot be read; else empty.  status: what its target
-    reports, None without a query or a response.  unreachable: why there is no response; else empty.
+    reports, None without a query or a response.  unreachable: why there is no response, and what to do; else empty.
     """
 
     target: str
@@ -55,7 +55,7 @@ class Listed:
         if self.unreadable:
             return f"{self.unreadable}; `{delete}` deletes the deployment and its record"
         if self.unreachable:
-            return f"{self.unreachable}; `likewise status {self.name} --to {self.target}` waits longer"
+            return self.unreachable
         if self.status is not None and self.status.state in ("failing", "gone"):
             return f"{self.status.about or self.status.state}; `{delete}` deletes it"
         return ""
@@ -127,9 +127,10 @@ def _reported(listed: Listed, future: Future[Status | None] | None, deadline: fl
     try:
         return replace(listed, status=future.result(max(0.0, deadline - time.monotonic())))
     except TimeoutError:
-        return replace(listed, unreachable=f"no response within {STATE_S:g} s")
+        longer = f"`likewise status {listed.name} --to {listed.target}` waits longer"
+        return replace(listed, unreachable=f"no response within {STATE_S:g} s; {longer}")
     except LikewiseError as error:
-        return replace(listed, unreachable=error.cause)
+        return replace(listed, unreachable=f"{error.cause}; {error.remedy}")
     except Exception as error:  # noqa: BLE001  a damaged deployment must not end the list
         return replace(listed, unreachable=f"{type(error).__name__}: {error}")
 

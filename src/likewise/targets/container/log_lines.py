@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from likewise.core.errors import TargetUnavailable
+from likewise.targets.base import LOG_ENDS
 from likewise.targets.container import inspection
 from likewise.targets.container.inspection import ContainerState
 from likewise.targets.container.program import DOCTOR, Program
 
 POLL_S = 0.5
-DELETED = "likewise: the deployment was deleted, so its log ends here"
 
 
 def log_lines(program: Program, name: str, current: ContainerState, lines: int, follow: bool) -> Iterator[str]:
@@ -25,7 +25,7 @@ def log_lines(program: Program, name: str, current: ContainerState, lines: int, 
             return
         following = _next(program, name, current)  # the engine ends its output when the container exits
         if following is None:
-            yield DELETED
+            yield LOG_ENDS
             return
         if following.name != current.name:
             yield f"likewise: now following {following.name}"
@@ -48,8 +48,12 @@ def _printed(program: Program, arguments: list[str]) -> Iterator[str]:
     """The lines that `logs` prints, of both streams in the order of their arrival."""
     with _running([program.name, "logs", *arguments]) as process:
         assert process.stdout is not None  # noqa: S101  it is a pipe
+        last = ""
         for line in process.stdout:
-            yield line.rstrip("\r\n")
+            last = line.rstrip("\r\n")
+            yield last
+        if process.wait() and "--follow" not in arguments:  # else the container has been removed
+            raise TargetUnavailable(f"{' '.join(map(str, process.args))}: {last}", remedy=DOCTOR)  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
+from likewise.targets.base import LOG_ENDS
+
 POLL_S = 0.1
-DELETED = "likewise: the deployment was deleted, so its log ends here"
 
 
 def log_lines(log: Path, lines: int, follow: bool) -> Iterator[str]:
@@ -43,7 +44,7 @@ def _followed(log: Path, position: int) -> Iterator[str]:
                 position = 0
             new, position = _after(log, position)
         except FileNotFoundError:
-            yield DELETED
+            yield LOG_ENDS
             return
         yield from new
         if not new:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from likewise.core.errors import TargetUnavailable
 from likewise.targets.ray import store
 from likewise.targets.ray.inspection import APP, DEPLOYMENT, applications, details_of
 
@@ -17,20 +18,20 @@ MARKS = (":job_id:", ":actor_name:", ":task_name:")  # lines that Ray writes for
 
 
 def metrics_pages(params: Mapping[str, Any]) -> list[str]:
-    """The metrics page of each replica that responds; params: name."""
+    """The metrics page of each replica that responds; params: name.  Raises TargetUnavailable if none does."""
     ray = importlib.import_module("ray")
     app = APP + params["name"]
-    if app not in applications():
-        return []
     store.by_value()
     relay = importlib.import_module("likewise.targets.ray.replica").Relay
     actor = ray.remote(num_cpus=0)(relay).remote(DEPLOYMENT, app)
     try:
         pages = ray.get(actor.broadcast.remote("metrics", None, PAGES_S), timeout=3 * PAGES_S)
     except Exception:  # noqa: BLE001  no replica responds
-        return []
+        pages = []
     finally:
         ray.kill(actor)
+    if not pages:
+        raise TargetUnavailable("no replica has sent its figures", remedy="try again, or update the deployment")
     return [each["page"] for each in pages]
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ from likewise.core.option_fields import as_json, coerce
 from likewise.core.proxies import OPENER, proxied
 from likewise.core.spec import ModelSpec
 from likewise.targets.base import (
+    LOG_ENDS,
     DeploymentState,
     Finding,
     JsonValue,
@@ -41,7 +43,6 @@ SHIP_S = 540.0  # time limit of the steps `ship` and `stop`
 MARGIN_S = 60.0  # for work before and after the wait for the replicas
 PREDICT_S = 120.0
 LOG_POLL_S = 1.0
-DELETED = "likewise: the deployment was deleted, so its log ends here"
 ABANDONED_S = 120.0  # after the last update from a canary's watcher, or from its start
 STATES: Mapping[str, DeploymentState] = {
     "RUNNING": "ready",
@@ -51,7 +52,7 @@ STATES: Mapping[str, DeploymentState] = {
     "DEPLOY_FAILED": "failing",
     "DELETING": "gone",
 }
-_one_status = threading.Lock()  # parallel calls would each start a process that imports Ray
+_one_status = defaultdict[str, threading.Lock](threading.Lock)  # by address: each call starts a process with Ray
 _ADDRESS = re.compile(r"//[^/?#@]*/?")  # Ray's client does not log in, so the address has no user and no query
 
 
@@ -129,7 +130,7 @@ class RayTarget:
 
     def status(self, receipt: Receipt) -> Status:
         """The status according to Serve; `details` has its message, the replicas, and a running canary."""
-        with _one_status:
+        with _one_status[self.address]:
             reported = self._call("status", {"name": receipt.name})
         if reported["status"] is None:
             return Status("gone", about=f"Ray Serve has no deployment {receipt.name!r}")
@@ -175,7 +176,7 @@ class RayTarget:
             if not follow:
                 return
             if not read["exists"]:
-                yield DELETED
+                yield LOG_ENDS
                 return
             time.sleep(LOG_POLL_S)
             read = self._read_logs(name, None, positions)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from likewise.core.errors import LikewiseError
+from likewise.targets.base import LOG_ENDS
 from likewise.targets.sagemaker.aws import Aws
 
 ENDPOINTS, JOBS = "/aws/sagemaker/Endpoints", "/aws/sagemaker/TransformJobs"
@@ -13,7 +14,6 @@ LINES, STREAMS = 15, 3
 NEWEST = 50  # streams of an endpoint that are read: one per instance
 MOST = 10_000  # lines that CloudWatch returns at once
 POLL_S = 1.0
-DELETED = "likewise: the endpoint was deleted, so its log ends here"
 
 
 def last_lines(aws: Aws, group: str, prefix: str | None = None) -> str:
@@ -52,11 +52,10 @@ def log_lines(aws: Aws, name: str, lines: int, follow: bool, sleep: Callable[[fl
     while follow:
         if aws.find("sagemaker", "describe_endpoint", EndpointName=name) is None:
             yield from _new_events(aws, group, tokens, {"startFromHead": True})
-            yield DELETED
+            yield LOG_ENDS
             return
-        yield from (new := _new_events(aws, group, tokens, {"startFromHead": True}))
-        if not new:
-            sleep(POLL_S)
+        yield from _new_events(aws, group, tokens, {"startFromHead": True})
+        sleep(POLL_S)
 
 
 def _new_events(aws: Aws, group: str, tokens: dict[str, str], first: dict[str, Any]) -> list[str]:
