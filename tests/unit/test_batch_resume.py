@@ -341,7 +341,7 @@ def test_engine_that_fails_to_load_keeps_the_interrupted_job(tmp_path: Path) -> 
             pass
 
     for restart in (False, True):
-        with pytest.raises(LikewiseError, match=r"^no weights$"):
+        with pytest.raises(LikewiseError, match=r"^no weights\n"):
             run_job(source, tmp_path / "out", engine=Broken(upper), window=WINDOW, restart=restart)
     engine = Stopping()
     run_job(source, tmp_path / "out", engine, window=WINDOW)

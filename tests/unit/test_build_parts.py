@@ -241,7 +241,7 @@ def test_unexpected_exception_is_reported_without_its_traceback(
 
 
 def test_only_the_last_output_line_of_a_failed_child_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(ModelInvalid, match=r"last line of output: KeyboardInterrupt$") as raised:
+    with pytest.raises(ModelInvalid, match=r"last line of output: KeyboardInterrupt\n") as raised:
         _child(tmp_path, RUN_TASK.format(body="raise KeyboardInterrupt"))
     assert "noise" not in raised.value.cause
 
