@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 
 NOTEBOOK = Path("examples/notebook/your_own_model.ipynb")
 VARIABLE = re.compile(
-    r"https?://[\w.:]+|sha256:[0-9a-f]+|\d[\d,]*\.?\d* (?:s|ms|rows/s|MB)\b|\d{4}-\d\d-\d\dT[\d:.+Z]+|/[\w./-]+"
+    r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d|https?://[\w.:]+|sha256:[0-9a-f]+|\d[\d,]*\.?\d* (?:s|ms|rows/s|MB)\b|/[\w./-]+"
 )
 
 

@@ -27,7 +27,14 @@ def place(
     options = VerifyOptions(**{name: more.pop(name) for name in ("allow", "max_p99") if name in more})
     error, differences = more.pop("error", None), more.pop("differences", ())
     counts = {"rows": 100, "same": 100, "close": 0, "differ": 0, "refused": 0, "missing": 0, "largest": 0.0} | more
-    return judged(where, {"bundle": served.bundle, "build": served.build, **counts, "seconds": 1.5}, latencies, options, error, differences)
+    return judged(
+        where,
+        {"bundle": served.bundle, "build": served.build, **counts, "seconds": 1.5},
+        latencies,
+        options,
+        error,
+        differences,
+    )
 
 
 def parity(*places: BackendParity, **more: Any) -> Parity:
