@@ -30,7 +30,7 @@ from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 from likewise.description import facts
 from likewise.engine.engine_options import ANY, EngineOptions
-from likewise.engine.frames import table_of
+from likewise.engine.frames import as_frame, table_of
 from likewise.engine.kinds import logged_libraries
 from likewise.engine.load import (
     LazyEngine,
@@ -153,18 +153,6 @@ def _like_a_frame(predictions: object, data: Any, signature: Signature) -> Any:
             return predictions
         return need("numpy", extra="mlflow").asarray(predictions, dtype=tensor.raw["tensor-spec"]["dtype"])  # type: ignore[index]
     return as_frame(predictions, data, [f.name for f in signature.outputs or () if f.kind != "tensor" and f.name])
-
-
-def as_frame(predictions: object, data: Any, names: Sequence[str] = ()) -> Any:
-    """Predictions with columns as a DataFrame, with the index of a frame `data`; others as they are.
-
-    names: the columns if there are no rows.
-    """
-    records = isinstance(predictions, list) and all(isinstance(each, dict) for each in predictions)
-    if not isinstance(predictions, list) or not records or not (predictions or names):
-        return predictions
-    index = getattr(data, "index", None) if len(predictions) == len(data) and hasattr(data, "columns") else None
-    return need("pandas", extra="mlflow").DataFrame(predictions, index=index, columns=None if predictions else names)
 
 
 def find(
@@ -335,12 +323,12 @@ def _job_line() -> Callable[[Progress], None] | None:
     """Shows the progress of a job in a notebook."""
     if not in_notebook():
         return None
-    line, first = NotebookLine(), list[Progress]()
+    line, first = NotebookLine(), None
 
     def show(progress: Progress) -> None:
-        first.append(progress)
-        del first[1:]
-        line.show(progress.describe(first[0]), progress.fraction)
+        nonlocal first
+        first = first or progress
+        line.show(progress.describe(first), progress.fraction)
 
     return show
 

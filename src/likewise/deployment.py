@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from likewise import deployments
-from likewise.api import Bundle, as_frame
+from likewise.api import Bundle
 from likewise.core.html_table import html_table
 from likewise.core.notebook import notebook_report
-from likewise.core.spec import ModelSpec
-from likewise.engine.frames import request_body
-from likewise.targets.base import Receipt, Status, Verb
+from likewise.engine.frames import as_frame, request_body
+from likewise.targets.base import Receipt, Status
 from likewise.targets.facts import facts_of
-from likewise.targets.responses import error_of
+from likewise.targets.responses import error_of, predictions_in
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,9 +48,7 @@ class Deployment:
         response = deployments.predict(self.name, request_body(data, params), to=self.target)
         if response.status >= 400:
             raise error_of(self.name, response)
-        document = json.loads(response.body)
-        has_key = isinstance(document, dict) and "predictions" in document
-        return as_frame(document["predictions"] if has_key else document, data)
+        return as_frame(predictions_in(json.loads(response.body)), data)
 
     def status(self) -> Status:
         """Its current state, as the target reports it."""
@@ -94,8 +91,18 @@ def deploy(
     to: `local`, `container`, `ray`, `sagemaker:/REGION`, …  options: the target's options, as values or strings.
     Raises AlreadyDeployed, DeployFailed, TargetUnavailable, Busy, WrongUsage, and what `find` raises.
     """
-    spec = deployments.model_of(model, engine, precision, trust, allow_versions)
-    return _changed("create", name, to, spec, options)
+    receipt = deployments.deploy(
+        model,
+        to,
+        name,
+        options,
+        engine=engine,
+        precision=precision,
+        trust=trust,
+        allow_versions=allow_versions,
+        report=notebook_report(),
+    )
+    return Deployment(receipt)
 
 
 def update(
@@ -116,8 +123,20 @@ def update(
     to: its target, needed only if several have this name.  previous: restore the model and options before the last
     change.  revision: restore those of a revision in `history`.  Raises NotDeployed, and what `deploy` does.
     """
-    spec = None if model is None else deployments.model_of(model, engine, precision, trust, allow_versions)
-    return _changed("update", name, to, spec, options, previous=previous, revision=revision)
+    receipt = deployments.update(
+        name,
+        model,
+        options,
+        to=to,
+        previous=previous,
+        revision=revision,
+        engine=engine,
+        precision=precision,
+        trust=trust,
+        allow_versions=allow_versions,
+        report=notebook_report(),
+    )
+    return Deployment(receipt)
 
 
 def list_(to: str | None = None) -> list[Deployment]:
@@ -128,19 +147,3 @@ def list_(to: str | None = None) -> list[Deployment]:
 def status(name: str, *, to: str | None = None) -> Status:
     """A deployment's current state, as its target reports it.  Raises NotDeployed."""
     return deployments.status(name, to=to)[1]
-
-
-def _changed(
-    verb: Verb,
-    name: str,
-    to: str | None,
-    model: ModelSpec | None,
-    options: Mapping[str, object] | None,
-    **more: Any,
-) -> Deployment:
-    planned = deployments.plan(verb, name, to=to, model=model, options=options, roll_back_interrupted=True, **more)
-    report = notebook_report() or (lambda _: None)
-    receipt = deployments.execute(planned, lambda step: report(step.about), report)
-    assert receipt is not None  # noqa: S101  only a deletion returns None
-    report(f"{name} is deployed on {receipt.target}: {receipt.shown().get('url', '')}")
-    return Deployment(receipt)

@@ -62,14 +62,16 @@ def deploy(
     precision: str | None = None,
     trust: bool = False,
     allow_versions: bool = False,
+    report: Callable[[str], None] | None = None,
 ) -> Receipt:
     """Deploy `model` to the target `to` under `name`.  Resumes if interrupted; rolls back on failure.
 
-    options: the target's options, as values or strings.  Raises AlreadyDeployed, DeployFailed, TargetUnavailable, Busy,
-    WrongUsage, and what `find` raises.
+    options: the target's options, as values or strings.  report: called with progress messages.  Raises
+    AlreadyDeployed, DeployFailed, TargetUnavailable, Busy, WrongUsage, and what `find` raises.
     """
     spec = model_of(model, engine, precision, trust, allow_versions)
-    return _receipt(execute(plan("create", name, to=to, model=spec, options=options, roll_back_interrupted=True)))
+    planned = plan("create", name, to=to, model=spec, options=options, roll_back_interrupted=True)
+    return _changed(planned, report)
 
 
 def update(
@@ -84,6 +86,7 @@ def update(
     precision: str | None = None,
     trust: bool = False,
     allow_versions: bool = False,
+    report: Callable[[str], None] | None = None,
 ) -> Receipt:
     """Change the model, the options, or both; options that are not given keep their values.
 
@@ -101,7 +104,14 @@ def update(
         revision=revision,
         roll_back_interrupted=True,
     )
-    return _receipt(execute(planned))
+    return _changed(planned, report)
+
+
+def _changed(planned: Planned, report: Callable[[str], None] | None) -> Receipt:
+    say = report or (lambda _: None)
+    receipt = _receipt(execute(planned, lambda step: say(step.about), report))
+    say(f"{receipt.name} is deployed on {receipt.target}: {receipt.shown().get('url', '')}")
+    return receipt
 
 
 def delete(name: str, *, to: str | None = None) -> None:

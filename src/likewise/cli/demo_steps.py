@@ -81,9 +81,8 @@ class Demo:
     @property
     def setup(self) -> list[str]:
         """Shell commands after which the commands that the demo shows work in a new shell."""
-        store = "sqlite:///$PWD/mlflow.db" if self.tracking_uri is None else without_secrets(self.store)
-        if self.tracking_uri is not None:
-            store = shlex.quote(store)
+        named = self.tracking_uri is not None
+        store = shlex.quote(without_secrets(self.store)) if named else "sqlite:///$PWD/mlflow.db"
         lines = [f"cd {shlex.quote(shown(self.folder))}", f"export MLFLOW_TRACKING_URI={store}"]
         if shutil.which("likewise") is None:
             lines.insert(0, f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH")

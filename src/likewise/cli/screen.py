@@ -110,17 +110,19 @@ class Screen:
         """Print a progress message on stderr."""
         self._end_note()
         if self._work is not None:
-            self._work.add_task(f"{escape(visible(text))}", total=None)
+            self._work.add_task(escape(visible(text)), total=None)
             return
         err.print(f"[dim]·[/dim] {escape(visible(text))}", soft_wrap=True)
 
     def _end_note(self) -> None:
         """Print the note that is shown with a spinner, with its duration."""
-        for task in list(self._work.tasks) if self._work is not None else ():
+        if self._work is None:
+            return
+        for task in list(self._work.tasks):
             seconds = task.elapsed or 0.0
             took = f" [dim]{seconds:.0f} s[/dim]" if seconds >= 1 else ""
             err.print(f"[dim]·[/dim] {task.description}{took}", soft_wrap=True)
-            self._work.remove_task(task.id)  # type: ignore[union-attr]
+            self._work.remove_task(task.id)
 
 
 def _fitting(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> dict[int, int]:

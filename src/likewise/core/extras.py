@@ -29,13 +29,18 @@ def need(module: str, *, extra: str) -> ModuleType:
         raise MissingExtra(f"this needs {top}, which is not installed", remedy=install_command(extra)) from error
 
 
+def direct_url(distribution: metadata.Distribution) -> dict[str, Any]:
+    """Where a distribution was installed from; empty if from a package index. Source: PEP 610."""
+    return dict(json.loads(distribution.read_text("direct_url.json") or "{}"))
+
+
 def install_command(extras: str) -> str:
     """The command that installs `extras`, such as `batch,spark`, from where this Likewise was installed.
 
     That is a checkout, a wheel, a repository, or a package index, as PEP 610 records it.
     """
     try:
-        origin = json.loads(metadata.distribution("likewise").read_text("direct_url.json") or "{}")
+        origin = direct_url(metadata.distribution("likewise"))
     except metadata.PackageNotFoundError:
         origin = {}
     url, vcs = str(origin.get("url", "")), origin.get("vcs_info", {})

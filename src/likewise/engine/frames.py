@@ -1,4 +1,4 @@
-"""The inputs of `predict`: what `mlflow.pyfunc.PyFuncModel.predict` takes, as rows, as a copy or as a request."""
+"""Inputs of `predict`, as MLflow takes them: as rows, as a copy or as a request; predictions as a DataFrame."""
 
 from __future__ import annotations
 
@@ -151,3 +151,15 @@ def _request(data: Any) -> Mapping[str, object]:
 def _is_record(data: Mapping[str, object]) -> bool:
     """Whether a dict is one row, rather than columns."""
     return not any(isinstance(value, (list, tuple)) or hasattr(value, "__array__") for value in data.values())
+
+
+def as_frame(predictions: object, data: Any, names: Sequence[str] = ()) -> Any:
+    """Predictions with columns as a DataFrame, with the index of a frame `data`; others as they are.
+
+    names: the columns if there are no rows.
+    """
+    records = isinstance(predictions, list) and all(isinstance(each, dict) for each in predictions)
+    if not isinstance(predictions, list) or not records or not (predictions or names):
+        return predictions
+    index = getattr(data, "index", None) if len(predictions) == len(data) and hasattr(data, "columns") else None
+    return need("pandas", extra="mlflow").DataFrame(predictions, index=index, columns=None if predictions else names)

@@ -23,6 +23,7 @@ from likewise.engine.frames import request_body
 from likewise.server import ServerOptions
 from likewise.targets.base import Receipt, Status
 from likewise.targets.registry import open_target
+from likewise.targets.responses import predictions_in
 
 FLAVOR = "python_function"
 TRUST = "LIKEWISE_TRUST"
@@ -116,9 +117,7 @@ class DeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # MLflow is
             response = deployments.predict(deployment, body, to=self.target)
         if response.status != 200:
             raise _exception(response.body)
-        document = json.loads(response.body)
-        has_key = isinstance(document, dict) and "predictions" in document
-        return pd.DataFrame(document["predictions"] if has_key else document)
+        return pd.DataFrame(predictions_in(json.loads(response.body)))
 
 
 def target_of(uri: str) -> str:

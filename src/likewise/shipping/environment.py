@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
 import os
 import tarfile
 import tempfile
@@ -19,7 +18,7 @@ from typing import Any
 
 from likewise.core.digests import sha256_bytes, sha256_json
 from likewise.core.errors import MissingExtra, WrongUsage
-from likewise.core.extras import need
+from likewise.core.extras import direct_url, need
 from likewise.core.private_files import private_folder
 from likewise.core.unpack import local_runtime, package_digest, package_files
 
@@ -122,15 +121,14 @@ def _applies(marker: Any, markers: Mapping[str, str], extras: Iterable[str]) -> 
 
 def installed_from_folder(distribution: Distribution) -> bool:
     """Whether this is an editable installation, whose files are not from a wheel. Source: PEP 610."""
-    direct_url = json.loads(distribution.read_text("direct_url.json") or "{}")
-    return bool(direct_url.get("dir_info", {}).get("editable"))
+    return bool(direct_url(distribution).get("dir_info", {}).get("editable"))
 
 
 def origin(distribution: Distribution) -> str:
     """The URL that a distribution was installed from; empty if from a package index. Source: PEP 610."""
     if (distribution.read_text("INSTALLER") or "").strip() == "conda":
         return ""  # conda's packages name the folder on the machine where they were built
-    return str(json.loads(distribution.read_text("direct_url.json") or "{}").get("url", ""))
+    return str(direct_url(distribution).get("url", ""))
 
 
 def distribution_files(distributions: dict[str, Distribution], package: Path) -> Iterator[tuple[str, Path]]:

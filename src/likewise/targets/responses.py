@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from likewise.core.errors import (
     BadRequest,
@@ -47,6 +48,11 @@ def error_of(name: str, response: Response) -> LikewiseError:
     error = kind(f"{name} responded with status {status}: {message}", remedy=str(remedy))
     error.details = {"status": status, "response": document}
     return error
+
+
+def predictions_in(document: Any) -> Any:
+    """The predictions in the JSON of a response, which has them under a key or is them."""
+    return document["predictions"] if isinstance(document, dict) and "predictions" in document else document
 
 
 def _document(response: Response) -> object:

@@ -12,6 +12,7 @@ from likewise.parity.batches import Batch, by_item
 from likewise.parity.compare import RefusedRow
 from likewise.parity.comparison import Comparison
 from likewise.targets.base import Response
+from likewise.targets.responses import predictions_in
 from likewise.wire import Form, encode
 
 REFUSALS = (400, 413, 422, 500)  # 500: a model that fails on all rows of a request, which may have only one
@@ -81,7 +82,7 @@ def _predictions(response: Response, where: str) -> object:
     except (ValueError, RecursionError) as error:
         raise _unexpected_response(response, where) from error
     if response.status == 200:
-        return document["predictions"] if isinstance(document, dict) and "predictions" in document else document
+        return predictions_in(document)
     if response.status in REFUSALS and isinstance(document, dict) and "error_code" in document:
         return RefusedRow(str(document["error_code"]), str(document.get("message", ""))[:300])
     raise _unexpected_response(response, where)

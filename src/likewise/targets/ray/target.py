@@ -33,7 +33,7 @@ from likewise.targets.base import (
     output_of,
 )
 from likewise.targets.figures import traffic_of
-from likewise.targets.http_client import PROBE_TIMEOUT_S
+from likewise.targets.http_client import PROBE_TIMEOUT_S, served_by
 from likewise.targets.ray import serve_config
 from likewise.targets.ray.preflight import capacity_findings, needed
 from likewise.targets.ray.ray_options import RayOptions
@@ -222,8 +222,7 @@ def _engine_at(url: str) -> str | None:
     """The label of the engine at `url`, None without a response within PROBE_TIMEOUT_S."""
     try:
         with OPENER.open(f"{url}/ready", timeout=PROBE_TIMEOUT_S) as response:
-            label: str | None = response.headers.get("X-Likewise-Engine")
-            return label
+            return served_by(response.headers).engine
     except (OSError, http.client.HTTPException):
         return None
 
