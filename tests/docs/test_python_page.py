@@ -63,8 +63,8 @@ def declaration(name: str, function: Any) -> str:
 
 
 def unquoted(parameter: str) -> str:
-    """A parameter without the quotes that `inspect` puts around its annotation."""
-    return re.sub(r": '(.*?)'", r": \1", parameter, count=1)
+    """A parameter without the quotes that `inspect` puts around its annotation, and with the formatter's elsewhere."""
+    return re.sub(r": '(.*?)'", r": \1", parameter, count=1).replace("'", '"')
 
 
 def options(module: str, kind: Any) -> str:
