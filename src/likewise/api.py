@@ -23,7 +23,7 @@ from likewise.core.errors import EngineUnavailable, VersionsDiffer
 from likewise.core.extras import need
 from likewise.core.html_table import html_table
 from likewise.core.items import Item, Request
-from likewise.core.notebook import NotebookLine, in_notebook, notebook_report
+from likewise.core.notebook import notebook_line, notebook_report
 from likewise.core.processes import own_python
 from likewise.core.results import Failed, Result
 from likewise.core.signature import Signature
@@ -211,16 +211,16 @@ def _predicting(
     return Bundle(stored.path, stored.manifest, trust, choice, allow_versions, original=stored.original)
 
 
-def measure(bundle: Bundle) -> Measurement:
+def measure(bundle: Bundle, progress: Callable[[float], None] | None = None) -> Measurement:
     """Measure the speed of the bundle's engines on this machine and store it for future starts on this kind of CPU.
 
-    Also that of plain `load_model`, if the model needs no code or its code is trusted.
+    Also that of plain `load_model`, if the model needs no code or its code is trusted.  progress: as for `bundle`.
     Raises EngineUnavailable if there is nothing to compare.
     """
     from likewise.builder.measure import measure as run_measurement
     from likewise.engine.rates import remember_rates
 
-    measurement = run_measurement(bundle, code=bundle.trust.allows_bundle(bundle))
+    measurement = run_measurement(bundle, code=bundle.trust.allows_bundle(bundle), progress=progress)
     remember_rates(bundle.manifest, measurement.rates)
     return measurement
 
@@ -235,18 +235,22 @@ def bundle(
     trust: bool = False,
     allow_versions: bool = False,
     report: OnProgress | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> Bundle:
     """Create a self-contained bundle of an MLflow model at `output`, and verify that it works without its store.
 
     references: URIs that the model opens and that are not detected automatically. row_wise: overrides what the model
     declares. compiling: how the fast engine is compiled and measured. allow_versions: see `Bundle`. report: called with
-    progress messages, which a notebook shows by default.
+    a message for each step; progress: called, from another thread, with the completed fraction of the step, 0 to 1. A
+    notebook shows both by default.
     Raises VersionsDiffer, ModelNotFound, ModelInvalid, StoreUnreachable, CodeNotTrusted, NotSelfContained,
     RowWiseRefuted, ReferenceMissing, UnsafeArchive, OutputRefused, EngineUnavailable, InputNotFound, InputInvalid.
     """
     from likewise.builder.bundle import build_bundle, trusts
 
-    report, requested = report or notebook_report(), Trust(allow=trust)
+    if report is None and (line := notebook_line()) is not None:
+        report, progress = line.show, progress or line.completed
+    requested = Trust(allow=trust)
     existed = is_bundle(Path(output))  # perhaps built by someone else: `build_bundle` only compares the models
     created = build_bundle(
         str(model),
@@ -258,6 +262,7 @@ def bundle(
         existing=existed,
         allow_versions=allow_versions,
         report=report,
+        progress=progress,
     )
     trusted = requested if existed else Trust(allow=trusts(created, str(model), requested))
     return _predicting(created, trusted, allow_versions=allow_versions).reporting(report and _already)
@@ -321,9 +326,9 @@ def score(
 
 def _job_line() -> Callable[[Progress], None] | None:
     """Shows the progress of a job in a notebook."""
-    if not in_notebook():
+    line, first = notebook_line(), None
+    if line is None:
         return None
-    line, first = NotebookLine(), None
 
     def show(progress: Progress) -> None:
         nonlocal first

@@ -25,6 +25,7 @@ from likewise.bundles.trust import STORELESS, Trust
 from likewise.core.errors import CodeNotTrusted, LikewiseError, ModelNotFound, StoreUnreachable
 from likewise.core.extras import need
 from likewise.core.uris import redacted, without_secrets
+from likewise.engine.child import OnFraction
 from likewise.engine.code_free import known_why_code
 from likewise.engine.engine_options import CompileOptions
 from likewise.engine.kinds import CalibrationTexts, CompileRequest, ModelFacts, runs_code
@@ -49,6 +50,7 @@ def build_bundle(
     existing: bool = True,
     allow_versions: bool = False,
     report: OnProgress | None = None,
+    progress: OnFraction | None = None,
 ) -> Bundle:
     """Build a bundle of the model `uri` in the new folder `output`, which appears only when complete and verified.
 
@@ -56,6 +58,7 @@ def build_bundle(
     declaration.  compiling: how the fast engine is compiled and measured.  existing: whether a bundle in `output` is
     returned if it has the same model digest; else it must be the same build.  allow_versions: whether a model whose
     library has another major version here is bundled anyway.  report: called with a line for each step.
+    progress: called with the completed fraction of the step, from another thread.
     Without trust, none of the model's code runs, and CodeNotTrusted is raised for a model that needs its own code or
     that declares a reference outside the tracking store.  The bundle's `source` is the requested `uri`.  User
     information, query and fragment of URIs are only used for fetching: nothing that is stored or reported has them.
@@ -70,7 +73,8 @@ def build_bundle(
         texts = calibration_texts(options.calibration, options.calibration_column, options.agreement)
     refuse_occupied(target, uri)
     with staging(target) as stage:
-        draft = _Draft(uri, stage, trust, tuple(references), row_wise, _clean(report), options, texts, allow_versions)
+        given = tuple(references)
+        draft = _Draft(uri, stage, trust, given, row_wise, _clean(report), options, texts, allow_versions, progress)
         draft.fill()
         sealed = draft.seal()
         if existing and is_bundle(target):
@@ -125,6 +129,7 @@ class _Draft:
     compiling: CompileOptions = field(default_factory=CompileOptions)
     texts: CalibrationTexts | None = None
     allow_versions: bool = False
+    progress: OnFraction | None = None
     timed_on: tuple[str, ...] = ()
     origins: list[Path] = field(default_factory=list)
     references: list[Reference] = field(default_factory=list)
@@ -216,7 +221,10 @@ class _Draft:
 
     def compile(self, sealed: Bundle) -> None:
         """Add the engines that can be compiled on this machine; the digest does not change."""
-        request = CompileRequest(self.compiling, self.texts, self.facts, self.stage / "compile", self.report, self.code)
+        work = self.stage / "compile"
+        request = CompileRequest(
+            self.compiling, self.texts, self.facts, work, self.report, self.progress, code=self.code
+        )
         compiled = compile_engines(sealed, request)
         self.timed_on = compiled.texts
         self.manifest = replace(self.manifest, engines=(*compiled.entries, *self.manifest.engines))
@@ -228,7 +236,10 @@ class _Draft:
         self.report("verifying that the bundle works in isolation")
         hidden = [*_stores(self.origins), *_tracking_files()]
         timed = self.compiling.measure and not self.facts.pipeline
-        proof = prove(self.folder, hidden=hidden, code=self.code, declared=self.rows.declared, measure=timed)
+        declared = self.rows.declared
+        proof = prove(
+            self.folder, hidden=hidden, code=self.code, declared=declared, measure=timed, progress=self.progress
+        )
         self._drop_engines(proof.dropped)
         self._settle_rows(proof)
         self.manifest = self.manifest.with_measured(
@@ -268,7 +279,7 @@ class _Draft:
     def _measure(self, bundle: Bundle) -> None:
         self.report("measuring the engines on this CPU")
         try:
-            measurement = measure(bundle, self.timed_on)
+            measurement = measure(bundle, self.timed_on, progress=self.progress)
         except LikewiseError as error:  # the bundle is complete and verified; its engines can be measured later
             self.report(f"not measured: {error.cause}")
             return

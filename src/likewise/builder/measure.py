@@ -19,7 +19,7 @@ from likewise.core.errors import EngineUnavailable, MissingExtra
 from likewise.core.items import Item, Params, Request, Row, Table
 from likewise.core.scratch import scratch_folder
 from likewise.engine.accelerate.rows import timing_rows
-from likewise.engine.child import Task, run_child, run_task
+from likewise.engine.child import OnFraction, Task, completed, run_child, run_task
 from likewise.engine.code_free import why_code
 from likewise.engine.example import Example, read_example
 from likewise.engine.kinds import runs_code
@@ -62,10 +62,13 @@ class Contender:
         self.seconds.append(time.perf_counter() - start)
 
 
-def measure(bundle: Bundle, texts: Sequence[str] = (), *, code: bool = False) -> Measurement:
+def measure(
+    bundle: Bundle, texts: Sequence[str] = (), *, code: bool = False, progress: OnFraction | None = None
+) -> Measurement:
     """Time the engines of `bundle`: of a pipeline on `texts`, or on generated ones; of another model on its example.
 
-    code: whether the model's own code may run.  Raises EngineUnavailable if there is nothing to compare, or no example.
+    code: whether the model's own code may run.  progress: called with the completed fraction.
+    Raises EngineUnavailable if there is nothing to compare, or no example.
     """
     models = classifiers(bundle.manifest.pipeline)
     entries = [entry for entry in bundle.manifest.engines if code or not runs_code(entry)]
@@ -85,7 +88,9 @@ def measure(bundle: Bundle, texts: Sequence[str] = (), *, code: bool = False) ->
         texts = sample(default_texts(bundle.model_path, bundle.path / classifier_path(uri) / TOKENIZER, longest))
     with scratch_folder("likewise-scratch-measure-") as work:
         task = {"bundle": str(bundle.path.resolve()), "texts": list(texts), "code": code}
-        result = run_child("likewise.builder.measure", task, work, environment=os.environ, timeout=TIMEOUT)
+        result = run_child(
+            "likewise.builder.measure", task, work, environment=os.environ, timeout=TIMEOUT, progress=progress
+        )
     return Measurement(result["rates"], tuple(result["differing"]), result["pools"])
 
 
@@ -97,10 +102,11 @@ def _compiled(bundle: Bundle) -> bool:
 # --- in the child -----------------------------------------------------------------------------------------------------
 
 
-def compare(bundle: Bundle, example: Example | None, *, code: bool) -> dict[str, float]:
+def compare(bundle: Bundle, example: Example | None, *, code: bool, after: float = 0.0) -> dict[str, float]:
     """Rows per second of each engine that may run and of plain `load_model`, which predicts one row after the other.
 
     Rows of different requests arrive 16 at a time, and only share a batch if the model's rows are independent.
+    after: the fraction of the task that has been completed before.
     Returns nothing without an example, except for a model with compiled modules, which is timed on texts.
     """
     tables = list(_alone(example.table)) if example is not None else []
@@ -127,7 +133,7 @@ def compare(bundle: Bundle, example: Example | None, *, code: bool) -> dict[str,
         inputs = [plain.input_of(table) for table in many]
         contenders[PLAIN] = Contender(lambda: [plain.call(data, params) for data in inputs])
     try:
-        return _rates(contenders, rows)
+        return _rates(contenders, rows, after)
     finally:
         for engine in filter(None, (plain, *engines.values())):
             engine.close()
@@ -154,10 +160,11 @@ def _windows(engine: Engine, tables: Sequence[Table], params: Params) -> None:
         predict_items(engine, items[start : start + CALLERS])
 
 
-def _rates(contenders: Mapping[str, Contender], rows: int) -> dict[str, float]:
-    for _ in range(ROUNDS):
-        for contender in contenders.values():
-            contender.run()
+def _rates(contenders: Mapping[str, Contender], rows: int, after: float = 0.0) -> dict[str, float]:
+    turns = [contender for _ in range(ROUNDS) for contender in contenders.values()]
+    for turn, contender in enumerate(turns, start=1):
+        contender.run()
+        completed(after + (1 - after) * turn / len(turns))
     return {name: round(rows / min(each.seconds[-ROUNDS:]), 1) for name, each in contenders.items()}
 
 
@@ -190,10 +197,10 @@ def _engines(bundle: Bundle, entries: Sequence[EngineEntry]) -> dict[str, Engine
     return engines
 
 
-def compared(bundle: Bundle, example: Example | None, *, code: bool) -> dict[str, float]:
+def compared(bundle: Bundle, example: Example | None, *, code: bool, after: float) -> dict[str, float]:
     """As `compare`; nothing if the model cannot be timed, because the bundle is complete without."""
     try:
-        return compare(bundle, example, code=code)
+        return compare(bundle, example, code=code, after=after)
     except Exception:  # noqa: BLE001  plain `load_model` may refuse what the bundle accepts
         return {}
 

@@ -26,7 +26,7 @@ from likewise.core.items import Item, Request, Row
 from likewise.core.processes import die_with_parent
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.scratch import scratch_folder
-from likewise.engine.child import Task, isolated_environment, run_child, run_task
+from likewise.engine.child import OnFraction, Task, completed, isolated_environment, run_child, run_task
 from likewise.engine.example import Example, read_example, variants
 from likewise.engine.kinds import kind_of, runs_code
 from likewise.engine.load import open_entry
@@ -34,6 +34,7 @@ from likewise.engine.plain_values import per_row, plain
 from likewise.engine.pyfunc import PyfuncEngine
 
 TIMEOUT = 1200.0  # seconds
+TRIED = 0.5  # typical fraction of the duration after which all engines have been tried, and timing starts
 _REMEDY = "fix the model, or declare row_wise: false (likewise bundle --no-row-wise)"
 
 
@@ -64,19 +65,23 @@ def prove(
     declared: bool = True,
     measure: bool = False,
     timeout: float = TIMEOUT,
+    progress: OnFraction | None = None,
 ) -> Proof:
     """Open the bundle in the folder `bundle` in isolation, and predict its example with each engine that may run.
 
     hidden: the folders and files that the model came from.  code: whether to try engines that run the model's code.
     declared: whether the user or the model states that rows are independent, if they are; else only the flavour's
     contract does, and a dependency only prevents merging.  measure: whether to time the engines on the example.
+    progress: called with the completed fraction.
     Raises NotSelfContained, RowWiseRefuted, and what opening the bundle raises.
     """
     task = {"bundle": str(bundle.resolve()), "hidden": [str(p) for p in hidden], "code": code}
     task |= {"declared": declared, "measure": measure}
     with scratch_folder("likewise-scratch-proof-") as work:
         environment = isolated_environment(work)
-        result = run_child("likewise.builder.prove", task, work, environment=environment, timeout=timeout)
+        result = run_child(
+            "likewise.builder.prove", task, work, environment=environment, timeout=timeout, progress=progress
+        )
     return Proof(
         result["isolation"],
         tuple(result["engines"]),
@@ -120,7 +125,8 @@ def _try_all(task: Task, work: Path) -> dict[str, object]:
     predictions |= tried
     if trial.refuted is not None:
         bundle = replace(bundle, manifest=replace(bundle.manifest, row_wise=False))
-    speeds = compared(bundle, example, code=task["code"]) if task["measure"] else {}
+    completed(TRIED)
+    speeds = compared(bundle, example, code=task["code"], after=TRIED) if task["measure"] else {}
     _check_unchanged(folder)
     return {
         "isolation": "namespaces" if isolated else "audit hook",
@@ -161,7 +167,8 @@ class _Trial:
         """Predictions by engine label, without engines whose libraries are missing; MissingExtra if all are."""
         predictions: dict[str, list[Result]] = {}
         missing: MissingExtra | None = None
-        for entry in entries:
+        for tried, entry in enumerate(entries):
+            completed(TRIED * tried / len(entries))
             try:
                 predictions[f"{entry.name}/{entry.precision}"] = self._try(entry)
             except MissingExtra as error:

@@ -55,6 +55,7 @@ def bundle(
             trust=trust,
             allow_versions=allow_versions,
             report=screen.note,
+            progress=screen.completed,
         )
     screen.result(document(created), "Bundle", _facts(created))
 
@@ -78,7 +79,7 @@ def inspect(
     if measure:
         with screen.working():
             screen.note("measuring the engines on this CPU")
-            measured = api.measure(opened)
+            measured = api.measure(opened, screen.completed)
         pools = ", ".join(f"{name} {count}" for name, count in measured.pools.items())
         screen.note(f"threads: {pools or 'no pools found'} (docs/threads.md)")
         for name in measured.differing:

@@ -12,8 +12,9 @@ import orjson
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
+from rich.text import Text
 
 from likewise.core.errors import LikewiseError
 from likewise.core.option_fields import option
@@ -98,8 +99,10 @@ class Screen:
         if not err.is_terminal:
             yield
             return
-        spinner = SpinnerColumn(), TextColumn("{task.description}", table_column=Column(ratio=1)), TimeElapsedColumn()
-        with Progress(*spinner, console=err, transient=True, expand=True) as self._work:
+        text = TextColumn("{task.description}", table_column=Column(ratio=1))
+        with Progress(
+            SpinnerColumn(), text, _Left(), TimeElapsedColumn(), console=err, transient=True, expand=True
+        ) as self._work:
             try:
                 yield
             finally:
@@ -114,6 +117,11 @@ class Screen:
             return
         err.print(f"[dim]·[/dim] {escape(visible(text))}", soft_wrap=True)
 
+    def completed(self, fraction: float) -> None:
+        """Show the completed fraction of what the last note reports, and the time left."""
+        if self._work is not None and (tasks := self._work.tasks):
+            self._work.update(tasks[-1].id, total=1.0, completed=fraction)
+
     def _end_note(self) -> None:
         """Print the note that is shown with a spinner, with its duration."""
         if self._work is None:
@@ -123,6 +131,18 @@ class Screen:
             took = f" [dim]{seconds:.0f} s[/dim]" if seconds >= 1 else ""
             err.print(f"[dim]·[/dim] {task.description}{took}", soft_wrap=True)
             self._work.remove_task(task.id)
+
+
+class _Left(ProgressColumn):
+    """The percentage and the time left of a task whose total is known."""
+
+    max_refresh = 0.5  # seconds
+
+    def render(self, task: Task) -> Text:
+        if not task.total:
+            return Text("")
+        left = "" if task.time_remaining is None else f", {task.time_remaining:.0f} s left"
+        return Text(f"{task.percentage:.0f} %{left}", style="progress.remaining")
 
 
 def _fitting(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> dict[int, int]:

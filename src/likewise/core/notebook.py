@@ -14,6 +14,11 @@ def in_notebook() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
+def notebook_line() -> NotebookLine | None:
+    """A new line of the running cell's output; None outside a notebook."""
+    return NotebookLine() if in_notebook() else None
+
+
 def notebook_report() -> Callable[[str], None] | None:
     """Shows messages in the running cell's output; None outside a notebook."""
     return NotebookLine().show if in_notebook() else None
@@ -24,9 +29,11 @@ class NotebookLine:
 
     def __init__(self) -> None:
         self._handle: Any = None
+        self._text = ""
 
     def show(self, text: str, fraction: float | None = None) -> None:
         """Display `text`, after a progress bar if a fraction (0 to 1) is given."""
+        self._text = text
         display = sys.modules["IPython"].display
         bar = "" if fraction is None else f'<progress max="1" value="{fraction:.4f}"></progress> '
         line = {"text/html": f"<div>{bar}{escape(text)}</div>", "text/plain": text}
@@ -34,3 +41,7 @@ class NotebookLine:
             self._handle = display.display(line, raw=True, display_id=True)
         else:
             self._handle.update(line, raw=True)
+
+    def completed(self, fraction: float) -> None:
+        """Display the current text with a progress bar."""
+        self.show(self._text, fraction)

@@ -1,4 +1,7 @@
-"""Runs a build step in a child process, which executes the model's code and returns its result in a file."""
+"""Runs a build step in a child process, which executes the model's code and returns its result in a file.
+
+The child writes its progress, fractions of 1, to a pipe.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import signal
 import site
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +28,9 @@ from likewise.engine.vendored import likewise_cause
 TAIL = 300  # reported characters of a failed child's last output line, or of an unexpected exception
 DEBUG = "LIKEWISE_DEBUG"  # if set, the child's full traceback or output is attached as a note to the exception
 Task = Mapping[str, Any]
+OnFraction = Callable[[float], None]
+"""Called with the completed fraction of a step, 0 to 1."""
+
 _TRY = "load it with mlflow.pyfunc.load_model on this machine, and fix the errors that this reports"
 NO_STORE = "no-tracking-server-in-a-bundle"
 _STORES = ("MLFLOW_", "AWS_", "DATABRICKS_", "AZURE_", "GOOGLE_", "GCP_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
@@ -40,28 +47,41 @@ _QUIET = {
 
 
 def run_child(
-    module: str, task: Mapping[str, object], work: Path, *, environment: Mapping[str, str], timeout: float
+    module: str,
+    task: Mapping[str, object],
+    work: Path,
+    *,
+    environment: Mapping[str, str],
+    timeout: float,
+    progress: OnFraction | None = None,
 ) -> dict[str, Any]:
     """Run `python -m module TASK RESULT` in its own session and return its result.
 
     work: a folder for the child's files, including temporary ones.  timeout: seconds after which the child and its own
-    children are killed.  Raises the child's error, or ModelInvalid with the last line of its output.
+    children are killed.  progress: called from another thread with what the child passes to `completed`.
+    Raises the child's error, or ModelInvalid with the last line of its output.
     """
     temporary = work / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)
     task_path, result_path, output_path = work / "task.json", work / "result.json", work / "output.txt"
-    task_path.write_text(json.dumps({**task, "parent": os.getpid()}))
+    fractions, written = os.pipe()
+    task_path.write_text(json.dumps({**task, "parent": os.getpid(), "progress": written}))
     result_path.unlink(missing_ok=True)
     command = [sys.executable, "-P", "-m", module, str(task_path), str(result_path)]
+    threading.Thread(target=_follow, args=(fractions, progress), daemon=True).start()
     with output_path.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**thread_environment(environment, usable_cores()), **_QUIET, "TMPDIR": str(temporary)},
-            start_new_session=True,
-        )
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**thread_environment(environment, usable_cores()), **_QUIET, "TMPDIR": str(temporary)},
+                start_new_session=True,
+                pass_fds=(written,),
+            )
+        finally:
+            os.close(written)
         timed_out = _wait(process, timeout)
     return _result(result_path, output_path, timed_out, process.returncode, timeout)
 
@@ -84,8 +104,12 @@ def run_task(work: Callable[[Task, Path], Mapping[str, object]], task_path: str,
 
     The process is killed when its parent dies.
     """
+    global _pipe
     task = json.loads(Path(task_path).read_text())
     die_with_parent(task["parent"])
+    _pipe = task["progress"]
+    os.set_inheritable(_pipe, False)
+    os.set_blocking(_pipe, False)
     path = Path(result_path)
     try:
         result = work(task, path.parent)
@@ -94,6 +118,24 @@ def run_task(work: Callable[[Task, Path], Mapping[str, object]], task_path: str,
     temporary = path.with_suffix(".new")
     temporary.write_text(json.dumps(result))
     temporary.replace(path)
+
+
+def completed(fraction: float) -> None:
+    """In the child: report which fraction of the task has been completed, 0 to 1.  Elsewhere it does nothing."""
+    if _pipe is not None:
+        with contextlib.suppress(OSError):  # a full pipe, or a parent that has exited
+            os.write(_pipe, f"{fraction:.4f}\n".encode())
+
+
+_pipe: int | None = None  # file descriptor of the child's progress
+
+
+def _follow(pipe: int, progress: OnFraction | None) -> None:
+    with os.fdopen(pipe, "rb") as lines:
+        for line in lines:
+            with contextlib.suppress(ValueError):  # the model can write to it too
+                if progress is not None:
+                    progress(min(1.0, max(0.0, float(line))))
 
 
 def _failure(error: Exception) -> dict[str, object]:

@@ -89,7 +89,8 @@ class CompileRequest:
     """The arguments of `EngineKind.compile` in addition to the bundle.
 
     texts: from the user's calibration file, or None.  model: the model to compile.  work: a scratch folder.
-    report: called with a line of text for the user.  code: whether the model's own code may run.
+    report: called with a line of text for the user.  progress: called with the completed fraction of what was reported
+    last.  code: whether the model's own code may run.
     """
 
     options: CompileOptions
@@ -97,6 +98,7 @@ class CompileRequest:
     model: ModelFacts
     work: Path
     report: Callable[[str], None]
+    progress: Callable[[float], None] | None = None
     code: bool = False
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
 from likewise.core.errors import EngineUnavailable
-from likewise.engine.child import Task, run_child, run_task
+from likewise.engine.child import Task, completed, run_child, run_task
 from likewise.engine.kinds import CalibrationTexts, CompiledEngines, CompileRequest
 from likewise.engine.openvino_calls import need_to_compile
 from likewise.engine.openvino_graph import read_graph
@@ -59,7 +59,14 @@ def _in_child(bundle: Bundle, models: Mapping[str, int], request: CompileRequest
         "bf16": request.options.precision != "fp32",
     }
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    return run_child("likewise.pipeline.compile", task, request.work, environment=environment, timeout=TIMEOUT)
+    return run_child(
+        "likewise.pipeline.compile",
+        task,
+        request.work,
+        environment=environment,
+        timeout=TIMEOUT,
+        progress=request.progress,
+    )
 
 
 def _some(texts: CalibrationTexts) -> CalibrationTexts:
@@ -113,12 +120,15 @@ def _compile(source: Path, target: Path, longest: int, task: Task) -> tuple[Cali
     given, model = task["texts"], Path(task["model"])
     texts = CalibrationTexts(**given) if given else default_texts(model, checkpoint.tokenizer, longest)
     compiled = compile_classifier(checkpoint, target)
+    completed(0.2)
     graph = read_graph(target)
     exact = text_engine(target, compiled, open_pass(graph, "fp32"), longest)
     encodings = exact.prepare(texts.values)
     logits = exact.logits(encodings)
+    completed(0.5)
     some = slice(None, None, max(1, len(encodings) // SAMPLE))  # torch is slow, and a conversion error affects any text
     reference = TextEngine.open(source, max_length=longest).logits(encodings[some])
+    completed(0.7)
     result: dict[str, object] = {
         "unequal": why_unequal(logits[some], reference),
         "refused": "not requested",

@@ -29,7 +29,7 @@ from likewise.engine.accelerate.predicting import predicted
 from likewise.engine.accelerate.rows import generated, rows_of
 from likewise.engine.accelerate.share import add_cascade
 from likewise.engine.accelerate.texts.build import Whole, check_longest, check_tokens, describe
-from likewise.engine.child import Task, isolated_environment, run_child, run_task
+from likewise.engine.child import Task, completed, isolated_environment, run_child, run_task
 from likewise.engine.engine_options import AGREED, TOLERANT
 from likewise.engine.example import read_example
 from likewise.engine.kinds import CalibrationTexts, CompiledEngines, CompileRequest, kind_of
@@ -37,6 +37,7 @@ from likewise.engine.openvino_calls import need_to_compile
 from likewise.engine.text.compiled import EXACT, FAST
 
 TIMEOUT = 1800.0  # seconds
+RECORDED, CONVERTED = 0.6, 0.8  # typical fractions of the whole duration after which these steps are complete
 RECORDING_S = 90.0  # of recording; a slow model is compared on fewer texts
 
 
@@ -65,7 +66,12 @@ def compile_modules(
     environment = isolated_environment(request.work)
     try:
         result = run_child(
-            "likewise.engine.accelerate.compile", task, request.work, environment=environment, timeout=TIMEOUT
+            "likewise.engine.accelerate.compile",
+            task,
+            request.work,
+            environment=environment,
+            timeout=TIMEOUT,
+            progress=request.progress,
         )
     except LikewiseError:
         if texts is not None:
@@ -139,6 +145,7 @@ def _compared(
     if not forms:
         raise EngineUnavailable("; ".join(notes) or "the model loads no module", remedy="it runs in torch")
     agreements = {}
+    completed(CONVERTED)
     for precision in _precisions(forms):
         tolerance = Tolerance() if precision == EXACT else Tolerance(task["tolerance"], COSINE)
         found, covered = predicted(bundle, EngineEntry(kind, precision), items)
@@ -251,7 +258,9 @@ def _one_by_one(engine: Engine, items: Sequence[Item]) -> list[Result]:
     results: list[Result] = []
     for item in items:
         results += predict_items(engine, [item])
-        if time.monotonic() - started > RECORDING_S:
+        seconds = time.monotonic() - started
+        completed(RECORDED * max(seconds / RECORDING_S, len(results) / len(items)))
+        if seconds > RECORDING_S:
             break
     return results
 
