@@ -51,9 +51,9 @@ def _integer(low: int, high: int) -> JsonObject:
     return {"type": "integer", "minimum": low, "maximum": high}
 
 
-def _number(largest: float, text: str = "; also accepted as text") -> JsonObject:
+def _number(text: str = "; also accepted as text", **limits: float) -> JsonObject:
     description = f"A number{text}. Large integers are accepted if a float holds them exactly."
-    return {"type": "number", "minimum": -largest, "maximum": largest, "description": description}
+    return {"type": "number", **limits, "description": description}
 
 
 _INTEGERS = {kind: _integer(*bounds) for kind, bounds in INTEGERS.items()}
@@ -61,8 +61,8 @@ _TYPES: Mapping[str, JsonObject] = {
     "string": {"type": "string"},
     "integer": {**_INTEGERS["integer"], "description": "A 32-bit integer; also accepted as text."},
     "long": {**_INTEGERS["long"], "description": "A 64-bit integer; also accepted as text."},
-    "float": _number(3.4e38),
-    "double": _number(1.7976931348623157e308),
+    "float": _number(minimum=-3.4e38, maximum=3.4e38),
+    "double": _number(),
     "boolean": {"type": "boolean", "description": "1 and 0, and the words as text, are also accepted."},
     "datetime": {
         "type": "string",
@@ -75,8 +75,8 @@ _TYPES: Mapping[str, JsonObject] = {
 _ASCII: JsonObject = {"type": "string", "pattern": "^[\\u0000-\\u007f]*$", "description": "Bytes as ASCII text."}
 _STRICT: Mapping[str, JsonObject] = {  # params: numbers are not accepted as text
     "boolean": {"type": "boolean"},
-    "float": _number(1.7976931348623157e308, text=""),
-    "double": _number(1.7976931348623157e308, text=""),
+    "float": _number(""),
+    "double": _number(""),
     **_INTEGERS,
 }
 
