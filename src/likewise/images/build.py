@@ -158,9 +158,8 @@ def _bundle_entries(bundle: Bundle, left_out: Sequence[str]) -> Iterator[LayerEn
 
 def _labels(bundle: Bundle, base: Base, engine: EngineEntry) -> dict[str, str]:
     """Labels that describe the image without revealing the source of the model."""
-    from likewise.server.description.form_schemas import forms
+    from likewise.server.description.form_schemas import rows_schema
 
-    schema = forms(bundle.signature)
     return {
         "org.opencontainers.image.title": "likewise",
         "org.opencontainers.image.base.name": Path(base.name).name if Path(base.name).exists() else base.name,
@@ -169,7 +168,7 @@ def _labels(bundle: Bundle, base: Base, engine: EngineEntry) -> dict[str, str]:
         "likewise.build": bundle.build,
         "likewise.engine": engine.name,
         "likewise.signature": canonical_json(bundle.manifest.signature_raw).decode(),
-        "likewise.schema": canonical_json(schema.records or schema.inputs).decode(),
+        "likewise.schema": canonical_json(rows_schema(bundle.signature)).decode(),
         "com.amazonaws.sagemaker.capabilities.accept-bind-to-port": "true",
     }
 

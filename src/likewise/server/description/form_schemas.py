@@ -2,67 +2,119 @@
 
 A body that matches its schema is accepted, except for rules that JSON Schema cannot express: rows have equal widths,
 columns equal lengths, and an index has one label per row.  What is accepted beyond the schemas (columns in another
-order, unknown columns) is documented in the descriptions.
+order, unknown columns, a missing one whose values may be null) is documented in the descriptions.  Each part has a name
+and few alternatives, because generated clients make a class of each.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Sequence
 
-from likewise.core.casts import INTEGERS, NESTED, NULLABLE
+from likewise.core.casts import NESTED
 from likewise.core.signature import Field, Signature
 from likewise.core.tensors import shape_of
 from likewise.server.description.schemas import (
-    TEXT,
-    TYPES,
     JsonObject,
     array_of,
     column_schema,
     exactly,
-    mapping,
+    nullable,
+    object_of,
     param_schema,
+    ref,
     row_count,
-    takes_null,
     tensor_leaf,
     tensor_row,
 )
 from likewise.wire.document import KEYS
+from likewise.wire.mlflow import FORMS
 
-_PLAIN = frozenset({"string", "boolean", "integer", "long", "float", "double"})
-_NAMES = array_of(TEXT, uniqueItems=True)
-_NOT_OBJECT: JsonObject = {"not": {"type": "object"}}
+_TEXT: JsonObject = {"type": "string"}
+_SCALAR: JsonObject = {"type": ["string", "number", "boolean", "null"]}
+_BARE = re.compile(r"[^\",\r\n]+")  # an unquoted CSV field
+_SPECIAL = re.compile(r"[\\^$.|?*+()\[\]{}/]")  # characters to escape in a pattern
+_OUTPUTS: dict[str, JsonObject] = {
+    "string": _TEXT,
+    "boolean": {"type": ["boolean", "integer"]},
+    **{kind: {"type": "integer"} for kind in ("integer", "long")},
+    **{kind: {"type": "number"} for kind in ("float", "double")},
+}
+_CELLS = {
+    "string": '("([^"]|"")*"|[^",\\r\\n]+)',
+    "long": "[+-]?[0-9]{1,18}",
+    "integer": "[+-]?[0-9]{1,9}",
+    "double": "[+-]?[0-9]{1,15}(\\.[0-9]{0,40})?",
+    "float": "[+-]?[0-9]{1,7}(\\.[0-9]{0,40})?",
+    "boolean": "([Tt]rue|[Ff]alse)",
+}
+_SPLIT = (
+    "pandas' split orient: the column names once, then each row's values in that order. Rows may also be objects. "
+    "Optional columns may be omitted."
+)
+_ROW = (
+    "One row. A key whose value may be null may also be missing from some rows. An optional integer is in all rows or "
+    "in none."
+)
+_CSV = (
+    "RFC 4180 with a header (`text/csv; header=absent`: without one), typed by the signature. An empty field is the "
+    "empty string in a column of strings, and null in any other. Lists and objects are written as JSON."
+)
 
 
-def params_schema(signature: Signature) -> JsonObject:
-    """The schema of a request's `params`; anything is allowed if the model takes none."""
-    if not signature.params:
-        return {"description": "The model takes no params; any value here is ignored."}
-    return {
-        "description": "Omitted params have their defaults; unknown params are ignored.",
-        "type": ["object", "null"],
-        "properties": {str(field.name): param_schema(field) for field in signature.params},
+def request_schemas(signature: Signature) -> dict[str, JsonObject]:
+    """The schemas of the bodies of `POST /invocations` that apply to the signature, and of their parts, by name."""
+    row, split, params = row_schema(signature), _split(signature), _params(signature.params)
+    extra = {"params": ref("Params")} if params else {}
+    records = row and _rows(ref("Row"), signature)
+    bodies = {
+        "DataframeSplit": split and _body("dataframe_split", ref("Split"), extra),
+        "DataframeRecords": records and _body("dataframe_records", records, extra),
+        "Instances": _body("instances", ref("Values"), extra),
+        "Inputs": _body("inputs", ref("Values"), extra),
+        "Document": document_schema(signature),
     }
+    forms = [ref(name) for name, schema in bodies.items() if schema] + [ref("Split")] * bool(split)
+    parts = {"Row": row, "Split": split, "Params": params, "Csv": _csv(signature), **_values(signature)}
+    named = {name: schema for name, schema in {**bodies, **parts}.items() if schema}
+    return {"InvocationRequest": {"anyOf": [*forms, *([records] if records else [])]}, **named}
 
 
-@dataclass(frozen=True, slots=True)
-class Forms:
-    """The schema of each form's content; None if the form does not apply to the signature."""
-
-    split: JsonObject | None
-    records: JsonObject | None
-    inputs: JsonObject
+def rows_schema(signature: Signature) -> JsonObject:
+    """The schema of a list of rows: records, or the values of `inputs` if the columns have no names."""
+    row = row_schema(signature)
+    return _rows(row, signature) if row else _unnamed_values(signature)
 
 
-def forms(signature: Signature) -> Forms:
-    """The schemas of the forms of `POST /invocations` for the model's signature."""
-    fields = signature.inputs
+def row_schema(signature: Signature, *, ascii_bytes: bool = False) -> JsonObject | None:
+    """The schema of one record; None if the columns have no names."""
+    fields = signature.inputs or ()
     if not fields:
-        return _free()
-    if signature.columns is not None:
-        return _named(fields)
-    return _unnamed_tensor(fields[0]) if signature.is_tensor else _unnamed_columns(fields)
+        return {"type": "object"}
+    if signature.columns is None:
+        return None
+    cells = {str(field.name): column_schema(field, ascii_bytes=ascii_bytes) for field in fields}
+    needed = {str(field.name): cells.pop(str(field.name)) for field in fields if field.required}
+    return object_of(needed, cells, description=_ROW)
+
+
+def response_schemas(outputs: Iterable[Field] | None) -> dict[str, JsonObject]:
+    """The schemas of the response of `POST /invocations`; NaN and infinity are returned as null."""
+    fields = list(outputs or ())
+    text = "The predictions under the key `predictions`, or bare for MLflow 1 requests."
+    if not fields or any(field.name is None or field.kind not in _OUTPUTS for field in fields):
+        return {"InvocationResponse": {"description": text}}
+    members = {str(field.name): nullable(_OUTPUTS[field.kind]) for field in fields}
+    bare = next(iter(members.values()))
+    rows = array_of({"anyOf": [ref("Prediction"), bare]} if len(fields) == 1 else ref("Prediction"))
+    alternatives = [rows, ref("OtherPrediction")]
+    return {
+        "InvocationResponse": {"description": text, "anyOf": [ref("Predictions"), *alternatives]},
+        "Predictions": object_of({"predictions": {"anyOf": alternatives}}),
+        "Prediction": {"type": "object", "properties": members, "description": "The prediction for one row."},
+        "OtherPrediction": {"type": "object", "description": "One object for all rows, if the model returns that."},
+    }
 
 
 def document_schema(signature: Signature) -> JsonObject | None:
@@ -70,127 +122,115 @@ def document_schema(signature: Signature) -> JsonObject | None:
     fields = signature.inputs or ()
     if fields and not any(field.name in KEYS for field in fields):
         return None
-    typed = all(field.kind in _PLAIN for field in fields)
-    columns = {str(field.name): column_schema(field) for field in fields if typed}
+    typed = all(field.kind not in NESTED for field in fields)
+    columns = {str(field.name): column_schema(field) if typed else {} for field in fields}
+    needed = {str(field.name): columns.pop(str(field.name)) for field in fields if field.required}
     params = {str(field.name): param_schema(field) for field in signature.params or ()}
-    return {
-        "description": "MLflow 3, for language models: the body is the model's input; the response is not wrapped.",
-        "type": "object",
-        "properties": {**columns, **params},
-        "required": [field.name for field in fields if field.required],
-        "anyOf": [{"required": [name]} for name in sorted(KEYS)],
-    }
+    text = "MLflow 3, for language models: the body is the model's input; the response is not wrapped."
+    rule = {} if KEYS & set(needed) else {"anyOf": [{"required": [name]} for name in sorted(KEYS)]}
+    return object_of(needed, {**columns, **params}, description=text, **rule, **_without(FORMS))
 
 
-def _split(columns: JsonObject | None, row: JsonObject, rows: JsonObject, width: int = -1) -> JsonObject:
-    """pandas' split orient.  `columns` is None if the model's are unnamed: requests may omit them or use any names."""
-    return {
-        "type": "object",
-        "properties": {
-            "columns": columns or {**_NAMES, **exactly(width)},
-            "index": {"type": ["array", "null"], "items": {}, "description": "One label per row; ignored."},
-            "data": array_of(row, **rows),
-        },
-        "required": ["columns", "data"] if columns else ["data"],
-        "additionalProperties": False,
-    }
+def _params(fields: Sequence[Field] | None) -> JsonObject | None:
+    text = "Omitted params have their defaults; unknown params are ignored."
+    return (
+        object_of({}, {str(field.name): param_schema(field) for field in fields}, description=text) if fields else None
+    )
 
 
-def _records(fields: Sequence[Field], binary: str = "binary") -> JsonObject:
-    """A list of records: a required column must be in one record at least, or in all if it does not accept null."""
-    nulls = [f.name for f in fields if f.required and (f.kind in NULLABLE)]
-    each = [str(f.name) for f in fields if f.required and f.name not in nulls]
-    together = [f.name for f in fields if not f.required and f.kind in INTEGERS]
-    rules: list[JsonObject] = [{"contains": {"type": "object", "required": [name]}} for name in nulls]
-    rules += [
-        {"anyOf": [{"items": {"required": [name]}}, {"items": {"not": {"required": [name]}}}]} for name in together
-    ]
-    size = {**({"minItems": 1} if each else {}), **row_count(fields)}
-    rule = rules[0] if len(rules) == 1 else {"allOf": rules} if rules else {}
-    return array_of(_record(_cells(fields, binary), each), **size, **rule)
+def _body(form: str, schema: JsonObject, extra: JsonObject) -> JsonObject:
+    """An object with the key `form`, the optional keys `extra`, and no key of another form."""
+    others = sorted({*FORMS, *KEYS} - {form})
+    return object_of({form: schema}, extra, description="MLflow 2 and 3.", **_without(others))
 
 
-def _cells(fields: Sequence[Field], binary: str = "binary") -> dict[str, JsonObject]:
-    return {str(field.name): column_schema(field, binary) for field in fields}
+def _without(names: Iterable[str]) -> JsonObject:
+    return {"propertyNames": {"not": {"enum": list(names)}}}
 
 
-def _record(cells: JsonObject, needed: list[str]) -> JsonObject:
-    return {"type": "object", "properties": cells, **({"required": needed} if needed else {})}
+def _rows(row: JsonObject, signature: Signature) -> JsonObject:
+    """A list of records: one at least if a column is required."""
+    fields = signature.inputs or ()
+    return array_of(row, **{"minItems": min(1, sum(field.required for field in fields)), **row_count(fields)})
 
 
-def _free() -> Forms:
-    """For a model without a signature."""
-    plain = {"type": ["string", "number", "boolean", "null"]}
-    of_objects = array_of({"type": "object"})
-    anything = {"anyOf": [of_objects, array_of(_NOT_OBJECT), {"type": "object"}, plain]}
-    return Forms(_split(_NAMES, array_of({}), {}), of_objects, anything)
-
-
-def _named(fields: Sequence[Field]) -> Forms:
-    """For columns with names."""
-    variants = [_named_split(fields)]
-    if needed := [field for field in fields if field.required]:
-        variants += [_named_split(needed)] if len(needed) < len(fields) else []
-    inputs = [_records(fields, "binary_ascii"), _by_column(fields), *(_values(fields[0]) if len(fields) == 1 else [])]
-    return Forms({"anyOf": variants} if len(variants) > 1 else variants[0], _records(fields), {"anyOf": inputs})
-
-
-def _named_split(fields: Sequence[Field]) -> JsonObject:
-    cells = _cells(fields)
-    record = _record(cells, [str(field.name) for field in fields if not takes_null(field)])
-    columns = {"type": "array", "prefixItems": [{"const": name} for name in cells], **exactly(len(cells))}
-    return _split(columns, {"anyOf": [*_rows(fields, list(cells.values())), record]}, row_count(fields))
-
-
-def _rows(fields: Sequence[Field], cells: Sequence[JsonObject]) -> list[JsonObject]:
-    """The schemas of a row: a list, or the bare value if there is a single plain column."""
-    listed = {"type": "array", "prefixItems": list(cells), **exactly(len(cells))}
-    return [listed, cells[0]] if len(fields) == 1 and fields[0].kind in TYPES else [listed]
-
-
-def _by_column(fields: Sequence[Field]) -> JsonObject:
-    """Columns of values of equal length, or one row if a cell is itself a list or an object."""
-    cells = _cells(fields, "binary_ascii")
-    required = [field.name for field in fields if field.required]
-    if any(field.kind in NESTED - {"any"} for field in fields):
-        return {"type": "object", "properties": cells, "required": required}
-    columns = {name: _column(field, cell) for field, (name, cell) in zip(fields, cells.items(), strict=True)}
-    return {"type": "object", "properties": columns, "required": required, "additionalProperties": False}
-
-
-def _column(field: Field, cell: JsonObject) -> JsonObject:
-    values = array_of(cell, **row_count([field]))
-    return values if field.kind == "tensor" or not cell else {"anyOf": [values, cell]}
-
-
-def _values(field: Field) -> list[JsonObject]:
-    """The schemas of a list of plain values for the only column."""
-    value = column_schema(field, "binary_ascii")
-    if field.kind in ("object", "map"):
-        return []
-    if field.kind == "array" and mapping(field.raw.get("items")).get("type") in TYPES:
-        return [array_of(value), value]
-    return [array_of(value or _NOT_OBJECT, **row_count([field]))]
-
-
-def _unnamed_columns(fields: Sequence[Field]) -> Forms:
-    """For columns without names."""
-    cells = [column_schema(field, "binary_ascii") for field in fields]
-    rows = _rows(fields, [column_schema(field) for field in fields])
-    table = _split(None, {"anyOf": rows}, {}, len(fields))
-    if len(fields) > 1:  # values beyond them are dropped
-        return Forms(table, None, array_of({"type": "array", "prefixItems": cells, "minItems": len(cells)}))
-    if fields[0].kind in NESTED:
-        return Forms(table, None, array_of(cells[0]))
-    return Forms(table, None, {"anyOf": [array_of({"anyOf": _rows(fields, cells)}), cells[0]]})
-
-
-def _unnamed_tensor(field: Field) -> Forms:
-    """For a single tensor without a name."""
-    rows = row_count([field])
-    inputs = array_of(tensor_row(field) or _NOT_OBJECT, **rows)
-    sizes = shape_of(field)[1:]
+def _split(signature: Signature) -> JsonObject | None:
+    """pandas' split orient; None for a tensor of variable width.  The names may be omitted if the model has none."""
+    fields = signature.inputs or ()
+    names: JsonObject = array_of(_TEXT, uniqueItems=True)
+    if not fields:
+        return _table(names, array_of({}), named=True)
+    if signature.columns is not None:
+        cells = [column_schema(field) for field in fields]
+        names = {"type": "array", "prefixItems": [{"const": name} for name in signature.columns], **exactly(len(cells))}
+        return _table(names, _listed(cells), row_count(fields), named=True)
+    if not signature.is_tensor:
+        return _table({**names, **exactly(len(fields))}, _listed([column_schema(field) for field in fields]))
+    sizes = shape_of(fields[0])[1:]
     width = math.prod(sizes)
     if width < 1 or -1 in sizes:
-        return Forms(None, None, inputs)
-    return Forms(_split(None, array_of(tensor_leaf(field), **exactly(width)), rows, width), None, inputs)
+        return None
+    row = array_of(tensor_leaf(fields[0]), **exactly(width))
+    return _table({**names, **exactly(width)}, row, row_count(fields))
+
+
+def _table(columns: JsonObject, row: JsonObject, rows: JsonObject | None = None, *, named: bool = False) -> JsonObject:
+    data = array_of(row, **(rows or {}))
+    index = {"type": ["array", "null"], "items": {}, "description": "One label per row; ignored."}
+    head = {"columns": columns}
+    needed, optional = ({**head, "data": data}, {}) if named else ({"data": data}, head)
+    return object_of(needed, {**optional, "index": index}, description=_SPLIT, additionalProperties=False)
+
+
+def _listed(cells: Sequence[JsonObject]) -> JsonObject:
+    """A row as a list."""
+    return {"type": "array", "prefixItems": list(cells), "items": {}, **exactly(len(cells))}
+
+
+def _values(signature: Signature) -> dict[str, JsonObject]:
+    """The schema of `inputs` and `instances`, and those of its parts."""
+    fields = signature.inputs or ()
+    if not fields:
+        return {"Values": {"anyOf": [array_of(ref("Row")), array_of(_SCALAR), ref("Row")]}}
+    if signature.columns is None:
+        return {"Values": _unnamed_values(signature)}
+    row, record = row_schema(signature, ascii_bytes=True), "Row"
+    parts: dict[str, JsonObject] = {}
+    if row != row_schema(signature):
+        record, parts = "AsciiRow", {"AsciiRow": row or {}}
+    alternatives = [_rows(ref(record), signature)]
+    if any(field.kind in NESTED - {"any"} for field in fields):
+        alternatives.append(ref(record))  # columns of lists would be ambiguous
+    else:
+        cells = {str(f.name): array_of(column_schema(f, ascii_bytes=True), **row_count([f])) for f in fields}
+        needed = {str(field.name): cells.pop(str(field.name)) for field in fields if field.required}
+        parts["Columns"] = object_of(needed, cells, additionalProperties=False, description="Columns of equal length.")
+        alternatives.append(ref("Columns"))
+    if len(fields) == 1 and fields[0].kind not in ("object", "map"):
+        alternatives.append(array_of(column_schema(fields[0], ascii_bytes=True) or _SCALAR, **row_count(fields)))
+    return {
+        "Values": {"anyOf": alternatives, "description": "Rows, columns, or the values of a single column."},
+        **parts,
+    }
+
+
+def _unnamed_values(signature: Signature) -> JsonObject:
+    fields = signature.inputs or ()
+    if signature.is_tensor:
+        return array_of(tensor_row(fields[0]) or _SCALAR, **row_count(fields))
+    cells = [column_schema(field, ascii_bytes=True) for field in fields]
+    return array_of(cells[0] if len(fields) == 1 else _listed(cells))
+
+
+def _csv(signature: Signature) -> JsonObject | None:
+    """The schema of a CSV body; it has a pattern if all columns have plain types."""
+    if signature.columns is None:
+        return None
+    schema: JsonObject = {"type": "string", "description": _CSV}
+    fields = signature.inputs or ()
+    names = [str(field.name) for field in fields]
+    if any(field.kind not in _CELLS for field in fields) or not all(map(_BARE.fullmatch, names)):
+        return schema
+    head = ",".join(_SPECIAL.sub(r"\\\g<0>", name) for name in names)
+    line = ",".join(_CELLS[field.kind] for field in fields)
+    return {**schema, "pattern": f"^{head}(\\r?\\n{line})*(\\r?\\n)?$"}

@@ -1,4 +1,8 @@
-"""JSON Schemas of the values that the server accepts, matching the casts of `core/casts.py` and `wire`.
+"""JSON Schemas of the values of a signature's types, for columns, tensors and params.
+
+A value that matches is accepted, except for integers above 2**53 where a float does not hold them exactly.  Each type
+has one plain schema, because programs that generate clients make a class of each alternative; what is accepted beyond
+it, such as numbers as text, is in its description.
 
 Source: JSON Schema, draft 2020-12.
 """
@@ -15,13 +19,10 @@ from likewise.core.tensors import dtype_of, shape_of
 
 JsonObject = dict[str, Any]
 
-NULL: JsonObject = {"type": "null"}
-TEXT: JsonObject = {"type": "string"}
-_LARGEST = 1.7976931348623157e308
-_DIGITS = {2**31 - 1: "[0-9]{1,9}|1[0-9]{9}", 2**63 - 1: "[0-9]{1,18}|[1-8][0-9]{18}"}
 _MONTH_DAY = "((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|[12][0-9]))"
 _TIME = r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?"
 _ZONE = "(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+_BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 
 
 def ref(name: str) -> JsonObject:
@@ -40,85 +41,62 @@ def array_of(items: JsonObject, **more: object) -> JsonObject:
     return {**more, "type": "array", "items": items}
 
 
-def as_json(schema: JsonObject) -> JsonObject:
-    """The content object of a JSON body."""
-    return {"application/json": {"schema": schema}}
+def nullable(schema: JsonObject) -> JsonObject:
+    """`schema`, or null."""
+    kinds = schema.get("type", [])
+    return {**schema, "type": [*([kinds] if isinstance(kinds, str) else kinds), "null"]} if schema else schema
 
 
-def whole_number(low: int, high: int) -> JsonObject:
-    """An integer from `low` to `high`; also accepted as text."""
-    text = {"type": "string", "pattern": f"^[+-]?({_DIGITS[high]})$"} if high in _DIGITS else None
-    parts: list[JsonObject] = [{"type": "integer", "minimum": low, "maximum": high}, *([text] if text else [])]
-    return {"anyOf": parts}
+def _integer(low: int, high: int) -> JsonObject:
+    return {"type": "integer", "minimum": low, "maximum": high}
 
 
-def _floating(largest: float, exact: int, digits: int, exponent: str) -> JsonObject:
-    """A number up to `largest`; integers that it holds exactly, up to `exact`, which has more than `digits` digits."""
-    decimal = rf"^[+-]?([0-9]{{1,{digits}}}(\.[0-9]{{0,40}})?|\.[0-9]{{1,40}})([eE](-[0-9]{{1,3}}|\+?{exponent}))?$"
-    return {
-        "description": "A number; also accepted as text. Larger integers are accepted if they are exact.",
-        "anyOf": [*_numbers(largest, exact), {"type": "string", "pattern": decimal}],
-    }
+def _number(text: str = "; also accepted as text", **limits: float) -> JsonObject:
+    description = f"A number{text}. Large integers are accepted if a float holds them exactly."
+    return {"type": "number", **limits, "description": description}
 
 
-def _numbers(largest: float = _LARGEST, exact: int = 2**53) -> list[JsonObject]:
-    fraction = {"type": "number", "minimum": -largest, "maximum": largest, "not": {"type": "integer"}}
-    return [fraction, {"type": "integer", "minimum": -exact, "maximum": exact}]
-
-
-TYPES: Mapping[str, JsonObject] = {
-    "string": {"description": "Text.", "type": "string"},
-    "integer": {"description": "A 32-bit integer; also accepted as text.", **whole_number(*INTEGERS["integer"])},
-    "long": {"description": "A 64-bit integer; also accepted as text.", **whole_number(*INTEGERS["long"])},
-    "float": _floating(3.4e38, 2**24, 7, "[12]?[0-9]"),
-    "double": _floating(_LARGEST, 2**53, 15, "[0-9]{1,2}"),
-    "boolean": {
-        "description": "true or false; 1 and 0, and the words as text, are also accepted.",
-        "anyOf": [
-            {"type": "boolean"},
-            {"type": "number", "enum": [0, 1]},
-            {"type": "string", "pattern": "^([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee])$"},
-        ],
-    },
+_INTEGERS = {kind: _integer(*bounds) for kind, bounds in INTEGERS.items()}
+_TYPES: Mapping[str, JsonObject] = {
+    "string": {"type": "string"},
+    "integer": {**_INTEGERS["integer"], "description": "A 32-bit integer; also accepted as text."},
+    "long": {**_INTEGERS["long"], "description": "A 64-bit integer; also accepted as text."},
+    "float": _number(minimum=-3.4e38, maximum=3.4e38),
+    "double": _number(),
+    "boolean": {"type": "boolean", "description": "1 and 0, and the words as text, are also accepted."},
     "datetime": {
-        "description": "A date, or a date and time, in ISO 8601; converted to UTC if it has a time zone. A number is "
-        "nanoseconds since 1970. Dates such as 2026/11/22 and 11/22/2026 are also accepted.",
-        "anyOf": [
-            {"type": "string", "pattern": f"^(1[7-9]|2[01])[0-9]{{2}}-{_MONTH_DAY}([T ]{_TIME}{_ZONE}?)?$"},
-            {"type": "integer", "minimum": -(2**63) + 1, "maximum": 2**63 - 1},
-        ],
-    },
-    "binary": {
-        "description": "Bytes as base64.",
         "type": "string",
-        "contentEncoding": "base64",
-        "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+        "pattern": f"^(1[7-9]|2[01])[0-9]{{2}}-{_MONTH_DAY}([T ]{_TIME}{_ZONE}?)?$",
+        "description": "A date, or a date and time, in ISO 8601; converted to UTC if it has a time zone. Dates such as "
+        "2026/11/22 and 11/22/2026, and integers, which are nanoseconds since 1970, are also accepted.",
     },
-    "binary_ascii": {
-        "description": "Bytes as ASCII text, as MLflow reads them in `inputs`, `instances` and `params`.",
-        "type": "string",
-        "pattern": "^[\\u0000-\\u007f]*$",
-    },
+    "binary": {"type": "string", "contentEncoding": "base64", "pattern": _BASE64, "description": "Bytes as base64."},
+}
+_ASCII: JsonObject = {"type": "string", "pattern": "^[\\u0000-\\u007f]*$", "description": "Bytes as ASCII text."}
+_STRICT: Mapping[str, JsonObject] = {  # params: numbers are not accepted as text
+    "boolean": {"type": "boolean"},
+    "float": _number(""),
+    "double": _number(""),
+    **_INTEGERS,
 }
 
 
-def nullable(schema: JsonObject) -> JsonObject:
-    """`schema`, or null."""
-    return {"anyOf": [schema, NULL]} if schema else schema
+def value_schema(spec: Mapping[str, object], *, ascii_bytes: bool = False) -> JsonObject:
+    """The schema of a non-null value of a column, property or element; `spec` is its entry in the signature.
 
-
-def value_schema(spec: Mapping[str, object], binary: str = "binary") -> JsonObject:
-    """The schema of a non-null value of a column, property or element; `spec` is its entry in the signature."""
+    ascii_bytes: whether bytes are ASCII text, as MLflow reads them in `inputs`, `instances` and `params`.
+    """
     kind = str(spec.get("type"))
-    if kind in TYPES:
-        return ref(binary if kind == "binary" else kind)
+    if kind == "binary" and ascii_bytes:
+        return _ASCII
     if kind == "array":
-        return {"type": "array", "items": value_schema(mapping(spec.get("items")), binary)}
+        return array_of(value_schema(_mapping(spec.get("items")), ascii_bytes=ascii_bytes))
     if kind == "map":
-        return {"type": "object", "additionalProperties": value_schema(mapping(spec.get("values")), binary)}
+        values = value_schema(_mapping(spec.get("values")), ascii_bytes=ascii_bytes)
+        return {"type": "object", "additionalProperties": values}
     if kind == "object":
-        return _object(mapping(spec.get("properties")), binary)
-    return {} if kind == "any" else {"not": NULL}
+        return _object(_mapping(spec.get("properties")), ascii_bytes=ascii_bytes)
+    return _TYPES.get(kind, {})
 
 
 def takes_null(field: Field) -> bool:
@@ -126,11 +104,11 @@ def takes_null(field: Field) -> bool:
     return field.kind in NULLABLE or (not field.required and field.kind not in INTEGERS and field.kind != "tensor")
 
 
-def column_schema(field: Field, binary: str = "binary") -> JsonObject:
+def column_schema(field: Field, *, ascii_bytes: bool = False) -> JsonObject:
     """The schema of one row's value in a column of the signature."""
     if field.kind == "tensor":
         return tensor_row(field)
-    value = value_schema(field.raw, binary)
+    value = value_schema(field.raw, ascii_bytes=ascii_bytes)
     return nullable(value) if takes_null(field) else value
 
 
@@ -138,21 +116,21 @@ def tensor_row(field: Field) -> JsonObject:
     """The schema of one row of a tensor: nested lists of its shape without the first dimension."""
     schema = tensor_leaf(field)
     for size in reversed(shape_of(field)[1:]):
-        schema = {"type": "array", "items": schema, **exactly(size)}
+        schema = array_of(schema, **exactly(size))
     return schema
 
 
 def tensor_leaf(field: Field) -> JsonObject:
     """The schema of one element of a tensor."""
     dtype = dtype_of(field)
-    if dtype == "bool":
-        return ref("boolean")
-    if dtype.startswith("float"):
-        return nullable(ref("double"))
     if match := re.fullmatch(r"(u?)int(\d+)", dtype):
         bits = int(match[2])
-        return whole_number(0, 2**bits - 1) if match[1] else whole_number(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-    return ref("string") if dtype.startswith(("str", "<U", "U")) else {}
+        return _integer(0, 2**bits - 1) if match[1] else _integer(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    if dtype.startswith("float"):
+        return nullable(_TYPES["double"])
+    if dtype.startswith(("str", "<U", "U")):
+        return _TYPES["string"]
+    return _TYPES["boolean"] if dtype == "bool" else {}
 
 
 def row_count(fields: Sequence[Field]) -> JsonObject:
@@ -163,21 +141,14 @@ def row_count(fields: Sequence[Field]) -> JsonObject:
 
 def param_schema(field: Field) -> JsonObject:
     """The schema of a param; stricter than a column, since numbers are not accepted as text."""
-    strict: dict[str, JsonObject] = {
-        "string": {"type": "string"},
-        "boolean": {"type": "boolean"},
-        "double": {"anyOf": _numbers()},
-        "float": {"anyOf": _numbers()},
-        **{kind: {"type": "integer", "minimum": low, "maximum": high} for kind, (low, high) in INTEGERS.items()},
-    }
-    one = nullable(strict.get(field.kind) or value_schema(field.raw, "binary_ascii"))
-    schema: JsonObject = {"type": "array", "items": one} if field.raw.get("shape") else dict(one)
+    one = nullable(_STRICT.get(field.kind) or value_schema(field.raw, ascii_bytes=True))
+    schema = array_of(one) if field.raw.get("shape") else one
     return {**schema, "default": field.raw["default"]} if "default" in field.raw else schema
 
 
-def _object(properties: Mapping[str, object], binary: str) -> JsonObject:
-    specs = {str(name): mapping(spec) for name, spec in properties.items()}
-    schemas = {name: value_schema(spec, binary) for name, spec in specs.items()}
+def _object(properties: Mapping[str, object], *, ascii_bytes: bool) -> JsonObject:
+    specs = {str(name): _mapping(spec) for name, spec in properties.items()}
+    schemas = {name: value_schema(spec, ascii_bytes=ascii_bytes) for name, spec in specs.items()}
     needed = {name: schema for name, schema in schemas.items() if specs[name].get("required", True)}
     optional = {name: nullable(schema) for name, schema in schemas.items() if name not in needed}
     return object_of(needed, optional, additionalProperties=False)
@@ -188,6 +159,5 @@ def exactly(size: int) -> JsonObject:
     return {} if size == -1 else {"minItems": size, "maxItems": size}
 
 
-def mapping(value: object) -> Mapping[str, Any]:
-    """`value` if it is a mapping, else an empty one."""
+def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
