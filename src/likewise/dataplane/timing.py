@@ -71,6 +71,6 @@ def measure(entries: Sequence[QueueEntry], started: float, error: str = "") -> N
     costs = [entry.cost for entry in entries]
     window = Window(started, time.perf_counter(), len(costs), sum(costs), len(costs) * max(costs), error)
     for entry in entries:
-        for call, _ in entry.waiters:
+        for call in dict.fromkeys(call for call, _ in entry.waiters):  # equal rows of a call wait for one entry
             if call.timing is not None:
                 call.timing.ran(window, call.submitted, entry.cost)

@@ -16,6 +16,7 @@ from likewise.telemetry import Parent
 
 MAX_BUFFERED = 50_000  # lines
 CLOSE_S = 0.5
+CLIENT_CLOSED_REQUEST = 499  # status in the log and the metrics if the client disconnected before the response
 FLUSH_S = 0.1  # lines are written in batches: one write per line would cost as much as a cached response
 
 

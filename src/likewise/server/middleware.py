@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from likewise.core.errors import Draining, LikewiseError
-from likewise.server.access import AccessLog, now, trace_of
+from likewise.server.access import CLIENT_CLOSED_REQUEST, AccessLog, now, trace_of
 from likewise.server.auth import OPEN_PATHS, Tokens
 from likewise.server.compression import Compression, compression_of
 from likewise.server.error_responses import error_response
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("likewise.server")
 
 _UNLOGGED = 503  # without `log_all`: an overloaded server sends too many of them, and the metrics count them
-CLIENT_CLOSED_REQUEST = 499  # status in the log and the metrics if the client disconnected before the response
 
 _EXCHANGE = "likewise.exchange"  # key in a request's scope
 _VALID_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")

@@ -10,10 +10,12 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from likewise.dataplane import DaemonThread, Timing, Window
+from likewise.server.access import CLIENT_CLOSED_REQUEST
 from likewise.server.server_timing import TIMING, cache_result
 from likewise.telemetry.tracer import Attributes, Started, Tracer, now_minus_counter
 
 CLOSE_S = 1.0
+UNSENT = (0, CLIENT_CLOSED_REQUEST)  # statuses that no client has received
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -62,7 +64,7 @@ class Traces:
             {**_http(scope, route, status, error), **_measured(timing)},
             links=windows,
             server=True,
-            failed=status >= 500,
+            failed=status >= 500 or status == 0,
         )
 
     async def close(self) -> None:
@@ -102,8 +104,9 @@ def _http(scope: Scope, route: str, status: int, error: str) -> Attributes:
         "url.path": path,
         "url.scheme": scope["scheme"],
         "network.protocol.version": scope["http_version"],
-        "http.response.status_code": status,
     }
+    if status not in UNSENT:
+        attributes["http.response.status_code"] = status
     if host:
         attributes["server.address"] = host
     if port:
