@@ -42,7 +42,9 @@ class Traces:
         """Start the trace of a request to `route`, if it runs the model and is sampled; it is measured then."""
         if scope["method"] != "POST" or not (route == "/invocations" or route.endswith("/infer")):
             return None
-        span = self.tracer.start(f"POST {route}", headers.get("traceparent"), headers.get("tracestate"))
+        caller = headers.get("traceparent")
+        state = headers.get("tracestate") if caller else None
+        span = self.tracer.start(f"POST {route}", caller, state)
         if span is None:
             return None
         timing = scope[TIMING] = Timing()

@@ -18,5 +18,6 @@ class Parent(NamedTuple):
     @classmethod
     def of(cls, traceparent: str | None) -> Parent | None:
         """The parent that a header names, or None if it is missing or invalid."""
-        match = _VALID.fullmatch(traceparent or "")
-        return cls(match[1], match[2], bool(int(match[3], 16) & 1)) if match else None
+        if traceparent is None or (match := _VALID.fullmatch(traceparent)) is None:
+            return None
+        return cls(match[1], match[2], bool(int(match[3], 16) & 1))

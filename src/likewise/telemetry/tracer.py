@@ -78,7 +78,7 @@ class Tracer:
         self._scope = InstrumentationScope("likewise", version("likewise"))
         self._rate = None if roots_per_s is None else _Rate(roots_per_s)
         self._processors = [BatchSpanProcessor(_exporter(name)) for name in exporters]
-        self._flushing: threading.Thread | None = None
+        self._gave_up = False  # whether a flush has not finished in time
 
     def start(self, name: str, traceparent: str | None = None, tracestate: str | None = None) -> Started | None:
         """Start the span of a request or a job, a child of the caller's; None if it is not sampled."""
@@ -138,12 +138,13 @@ class Tracer:
             processor.on_end(ended)
 
     def flush(self, timeout_s: float) -> None:
-        """Export what has ended, waiting at most `timeout_s`; does not wait while an earlier flush has not finished."""
-        if self._flushing is not None and self._flushing.is_alive():
+        """Export what has ended, waiting at most `timeout_s`; does not wait again after a time-out."""
+        if self._gave_up:
             return
-        self._flushing = threading.Thread(target=self._flush, name="likewise-flush", daemon=True)
-        self._flushing.start()
-        self._flushing.join(timeout_s)
+        flushing = threading.Thread(target=self._flush, name="likewise-flush", daemon=True)
+        flushing.start()
+        flushing.join(timeout_s)
+        self._gave_up = flushing.is_alive()
 
     def close(self) -> None:
         """Export what has ended, and stop; may wait for the collector as long as the SDK does."""
