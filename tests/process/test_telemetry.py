@@ -6,13 +6,16 @@ import asyncio
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
 import pytest
-from tests.support.otlp import Collector, Span, collector
+from tests.support.models import upper_bundle
+from tests.support.otlp import Collector, Span, check_job, collector
 from tests.support.processes import until_async
 from tests.support.service import Gate, Service, client_of, post_texts, ready, served, started
 
@@ -214,3 +217,19 @@ def test_nothing_is_imported_unless_the_environment_requests_traces(tmp_path: Pa
     assert "opentelemetry" not in text
     line = json.loads(next(line for line in text.splitlines() if "/invocations" in line))
     assert (line["trace_id"], "span_id" in line) == ("c" * 32, False)
+
+
+def test_a_local_job_and_the_log_in_json(tmp_path: Path) -> None:
+    bundle, source = upper_bundle(tmp_path / "bundle"), tmp_path / "in.csv"
+    source.write_text("text\n" + "".join(f"{SECRET} {row}\n" for row in range(250)))
+    caller = f"00-{'d' * 32}-{'e' * 16}-01"
+    cli = [sys.executable, "-m", "likewise.cli"]
+    with collector() as received:
+        words = ["score", bundle, source, "-o", tmp_path / "out", "--trust", "--window", "100"]
+        subprocess.run([*cli, *words], env={**received.env, "TRACEPARENT": caller}, check=True, capture_output=True)
+        assert len(check_job(received, caller, "local", 250, SECRET)) == 3
+    words = ["serve", tmp_path / "nothing", "--log-format", "json"]
+    failed = subprocess.run([*cli, *words], capture_output=True, text=True, check=False)
+    *notes, error = map(json.loads, failed.stderr.splitlines())
+    assert {note["level"] for note in notes} <= {"info"}
+    assert (error["level"], error["error_code"]) == ("error", "MODEL_NOT_FOUND")

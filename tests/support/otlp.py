@@ -81,3 +81,22 @@ def collector() -> Iterator[Collector]:
             yield received
         finally:
             server.shutdown()
+
+
+def check_job(received: Collector, caller: str, runner: str, rows: int, text: str) -> list[Span]:
+    """Check the spans of a job that a program with this traceparent has started; returns those of its chunks.
+
+    text: part of every row.
+    """
+    _, trace_id, parent_id, _ = caller.split("-")
+    received.wait(lambda spans: any(span.name == "score" for span in spans))
+    received.wait(lambda spans: sum(s.attributes["likewise.rows"] for s in spans if s.name == "chunk") >= rows)
+    (job,) = (span for span in received.spans if span.name == "score")
+    chunks = [span for span in received.spans if span.name == "chunk"]
+    assert {span.trace_id for span in received.spans} == {trace_id}
+    assert (job.parent_id, {span.parent_id for span in chunks}) == (parent_id, {job.span_id})
+    assert (job.attributes["likewise.runner"], job.attributes["likewise.rows"], job.failed) == (runner, rows, False)
+    assert sum(span.attributes["likewise.rows"] for span in chunks) == rows
+    assert all(job.start <= span.start <= span.end <= job.end for span in chunks)
+    assert text.encode() not in b"".join(received.bodies)
+    return chunks

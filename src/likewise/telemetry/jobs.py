@@ -38,7 +38,7 @@ class JobSpan:
 def job_span(**attributes: str) -> Iterator[JobSpan]:
     """The span `score` around a job; below the caller's, if the environment names one.  Raises as `open_tracer`."""
     parent, state = (os.environ.get(name, "") for name in CALLER)
-    tracer = _tracer()
+    tracer = process_tracer()
     started = tracer.start("score", parent or None, state or None) if tracer else None
     if tracer is None or started is None:
         yield JobSpan(parent if tracer is None else "")  # executors may export what this process does not
@@ -82,14 +82,14 @@ def _ended(tracer: Tracer, started: Started, name: str, span: JobSpan) -> Iterat
             tracer.flush(FLUSH_S)
 
 
-_tracer = cache(open_tracer)  # one for each process
+process_tracer = cache(open_tracer)
 
 
 @cache
 def _task_tracer() -> Tracer | None:
     """The same in a task, which does not fail because its traces cannot be exported."""
     try:
-        return _tracer()
+        return process_tracer()
     except LikewiseError as error:
         logger.warning("no traces from this process: %s; %s", error.cause, error.remedy)
         return None
