@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from bench import wrk
 from bench.model import bodies, body, subject, texts, upper
 from bench.options import Options
-from bench.servers import Server, likewise_serve, mlflow_serve, running
+from bench.servers import Server, likewise_serve, mlflow_serve, running, started
 
 FIRST = body("the first text, which no measurement sends")
 REVIEWS = 20_000  # more than a run needs, so that no review is repeated
@@ -33,6 +34,18 @@ def trivial(options: Options) -> dict[str, object]:
         "likewise serve": likewise_serve(model.bundle, "--trust"),
     }
     return _compare(compared, options, fresh=NUMBERED)
+
+
+def telemetry(options: Options) -> dict[str, object]:
+    """The trivial model without and with traces: at most 100 new ones per second, the default, and all requests."""
+    off = likewise_serve(upper().bundle, "--trust")
+    with started([sys.executable, "-m", "bench.collector", "PORT"]) as collector:
+        on = ["env", f"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:{collector.port}", *off]
+        every = ["env", "OTEL_TRACES_SAMPLER=parentbased_always_on", *on]
+        result = _compare({"off": off, "on": on, "every request": every}, options, fresh=NUMBERED)
+    taken: Mapping[str, Sequence[wrk.Figures]] = result["rounds"]  # type: ignore[assignment]
+    rates = {name: one["rps"] for name, one in wrk.medians(taken).items()}
+    return {**result, "ratios": {name: round(rate / rates["off"], 3) for name, rate in rates.items()}}
 
 
 def cached(options: Options) -> dict[str, object]:

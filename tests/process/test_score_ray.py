@@ -14,6 +14,7 @@ import pytest
 from tests.support.batch.job_rows import check, local_rows
 from tests.support.batch.running_job import RunningJob
 from tests.support.classifier import classifier_bundle
+from tests.support.otlp import check_job, collector
 from tests.support.processes import command_of, descendants
 from tests.support.ray.cluster import RayCluster
 from tests.support.spark.bundles import logging_bundle
@@ -100,6 +101,21 @@ def test_code_in_a_submitted_job_and_through_the_client_port(ray_cluster: RayClu
     until(lambda: client.get_job_status(submitted).is_terminal(), 180)
     assert client.get_job_status(submitted) == JobStatus.SUCCEEDED, client.get_job_logs(submitted)[-3000:]
     check(json.loads((tmp_path / "submitted/_likewise.json").read_text()), tmp_path / "submitted", rows, 400)
+
+
+def test_tasks_export_spans_in_the_trace_of_the_job(
+    ray_cluster: RayCluster, text_model: api.Bundle, tmp_path: Path
+) -> None:
+    (tmp_path / "in.csv").write_text("id,text\n" + "".join(f"{row},private {row}\n" for row in range(200)))
+    caller = f"00-{'5' * 32}-{'6' * 16}-01"
+    with collector() as received:
+        variables = {name: value for name, value in received.env.items() if name.startswith("OTEL_")}
+        submitted = {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"runtime_env": {"env_vars": variables}})}
+        env = {**received.env, **ray_cluster.caller_env, **submitted, "TRACEPARENT": caller}
+        options = [*SMALL, *FEW, "--master", ray_cluster.address]
+        with RunningJob(text_model.path, tmp_path / "in.csv", tmp_path / "out", options, env) as running:
+            running.report()
+        check_job(received, caller, "ray", 200, "private")
 
 
 @pytest.mark.long

@@ -16,12 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.support.models import save_code, seal
+from tests.support.otlp import check_job, collector
 from tests.support.spark.bundles import PREDICTED, log_of, quick_bundle
 from tests.support.spark.cluster import java_env
 
 from likewise import api
 from likewise.batch import JobReport, ScoreOptions
 from likewise.core.errors import InputNotFound, ModelFailed, OutputRefused, WrongUsage
+from likewise.telemetry import jobs
 
 pytest_plugins = ("tests.support.spark.fixtures",)
 pytestmark = [
@@ -155,6 +157,25 @@ def test_table_as_input(spark: Any, logging_model: api.Bundle, tmp_path: Path) -
     assert json.loads(bad["columns"]) == {"id": 7, "text": "poison"}
     assert 1 <= bad["row"] <= 300
     assert (reported[-1].rows, reported[-1].total, reported[-1].fraction) == (300, 300, 1.0)
+
+
+def test_tasks_export_spans_in_the_trace_of_the_job(
+    spark: Any, logging_model: api.Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in.csv").write_text("id,text\n" + "".join(f"{row},private {row}\n" for row in range(300)))
+    caller = f"00-{'5' * 32}-{'6' * 16}-01"
+    with collector() as received:
+        for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_BSP_SCHEDULE_DELAY"):
+            monkeypatch.setenv(name, received.env[name])
+            monkeypatch.setitem(spark.sparkContext.environment, name, received.env[name])  # as spark.executorEnv
+        monkeypatch.setenv("TRACEPARENT", caller)
+        jobs.process_tracer.cache_clear()
+        try:
+            api.score(logging_model, tmp_path / "in.csv", tmp_path / "out", options=ON_SPARK)
+        finally:
+            jobs.process_tracer.cache_clear()
+        chunks = check_job(received, caller, "spark", 300, "private")
+    assert len(chunks) >= 3
 
 
 def test_failed_jobs_are_reported_and_leave_no_output(spark: Any, logging_model: api.Bundle, tmp_path: Path) -> None:

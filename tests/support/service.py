@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -88,10 +88,12 @@ def check_error(response: httpx.Response, status: int, code: str, message: str) 
 
 
 @contextmanager
-def started(log: Path, model: str = "text", *words: str, **options: object) -> Iterator[Running]:
+def started(
+    log: Path, model: str = "text", *words: str, env: Mapping[str, str] | None = None, **options: object
+) -> Iterator[Running]:
     """Start the process with arguments `words` and server `options`; it may not be ready yet, or fail."""
     command = [sys.executable, str(SCRIPT), model, "--options", json.dumps(options), *words]
-    with running(command, log) as process:
+    with running(command, log, env=env) as process:
         yield process
 
 
@@ -103,8 +105,10 @@ def ready(process: Running) -> Service:
 
 
 @contextmanager
-def served(log: Path, model: str = "text", *words: str, **options: object) -> Iterator[Service]:
+def served(
+    log: Path, model: str = "text", *words: str, env: Mapping[str, str] | None = None, **options: object
+) -> Iterator[Service]:
     """A server that is ready; checks at the end that it logged no traceback."""
-    with started(log, model, *words, **options) as process:
+    with started(log, model, *words, env=env, **options) as process:
         yield ready(process)
     assert "Traceback" not in log.read_text()

@@ -134,7 +134,8 @@ class ScoreJob:
 
     engine: loaded on first use, so a runner that computes on other machines does not load it. source: a path, a glob
     pattern, an `s3://` URL, or any other input that the runner supports. model: for runners that open the model on
-    other machines; None if the caller has an engine without a bundle.
+    other machines; None if the caller has an engine without a bundle. traceparent: of the job's span, by which workers
+    continue its trace; empty if there is none.
     """
 
     engine: Engine
@@ -145,6 +146,7 @@ class ScoreJob:
     options: ScoreOptions
     progress: Callable[[Progress], None]
     model: ModelSpec | None = None
+    traceparent: str = ""
 
     @property
     def build(self) -> str:

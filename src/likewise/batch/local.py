@@ -22,6 +22,7 @@ from likewise.batch.sources import INPUT_CHANGED_REMEDY, Files, open_source
 from likewise.core.engine import Work
 from likewise.core.errors import InputInvalid, Interrupted, LikewiseError, WrongUsage
 from likewise.core.results import Failed
+from likewise.telemetry.jobs import chunk_span
 
 
 def run(job: ScoreJob) -> JobReport:
@@ -117,6 +118,13 @@ class LocalScorer:
 
     def write(self, chunk: Chunk, work: Sequence[Work | Failed]) -> None:
         """Score a chunk and write it to the output."""
+        with chunk_span(self._job.traceparent) as span:
+            tokens, ok = self._scorer.tokens, self._rows_ok
+            self._write(chunk, work)
+            counted = len(chunk), self._rows_ok - ok, self._scorer.tokens - tokens
+            span.attributes |= zip(("rows", "rows_ok", "tokens"), counted, strict=True)
+
+    def _write(self, chunk: Chunk, work: Sequence[Work | Failed]) -> None:
         before = self._scorer.rows
         results = self._scorer.score(work, lambda: self._report_progress(chunk, self._scorer.rows - before))
         predictions, errors = self._output.split_results(results)

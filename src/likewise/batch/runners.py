@@ -15,6 +15,7 @@ from likewise.core.engine import Engine
 from likewise.core.errors import OutputRefused, WrongUsage
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
+from likewise.telemetry.jobs import job_span
 
 Runner = Callable[[ScoreJob], JobReport]
 
@@ -44,10 +45,17 @@ def score(
     """
     options = options or ScoreOptions()
     run = runner(options.runner)
-    path = output_path(str(output))
-    return run(
-        ScoreJob(engine, bundle_digest, signature, str(source), path, options, progress or (lambda _: None), model)
-    )
+    path, progress = output_path(str(output)), progress or (lambda _: None)
+    with job_span(runner=options.runner, bundle=bundle_digest) as span:
+        job = ScoreJob(engine, bundle_digest, signature, str(source), path, options, progress, model, span.traceparent)
+        report = run(job)
+        span.attributes |= {
+            "rows": report.rows_in,
+            "rows_quarantined": report.rows_quarantined,
+            "tokens": report.tokens,
+            "engine": report.engine,
+        }
+    return report
 
 
 def names() -> tuple[str, ...]:

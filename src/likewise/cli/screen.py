@@ -17,6 +17,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from likewise.core.errors import LikewiseError
+from likewise.core.json_log import write_json_lines, write_line
 from likewise.core.option_fields import option
 from likewise.core.stdout import stdout
 
@@ -36,6 +37,7 @@ class Screen:
 
     as_json: bool = option(False, "Print the result as a single JSON document on stdout.", "--json")
     printed: ClassVar[bool] = False  # whether this process has printed its JSON document
+    json_lines: ClassVar[bool] = False  # whether what goes to stderr are lines of JSON
 
     def __post_init__(self) -> None:
         self.out = Console(file=stdout(), highlight=False)
@@ -109,8 +111,16 @@ class Screen:
                 self._end_note()
                 self._work = None
 
+    def log_as_json(self) -> None:
+        """Write lines of JSON to stderr from now on: notes, errors and log records."""
+        Screen.json_lines = True
+        write_json_lines()
+
     def note(self, text: str) -> None:
         """Print a progress message on stderr."""
+        if Screen.json_lines:
+            write_line(text)
+            return
         self._end_note()
         if self._work is not None:
             self._work.add_task(escape(visible(text)), total=None)
@@ -168,6 +178,9 @@ def show_error(error: LikewiseError, *, as_json: bool) -> None:
     """Print code, cause and remedy of an error: as JSON on stdout, else or after another JSON document on stderr."""
     if as_json and not Screen.printed:
         Screen(as_json=True).json({"error": error.as_dict(), **error.details})
+        return
+    if Screen.json_lines:
+        write_line(error.cause, "error", error_code=error.code, remedy=error.remedy)
         return
     cause, remedy = visible(error.cause), visible(error.remedy)
     if not err.is_terminal:

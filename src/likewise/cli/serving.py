@@ -31,6 +31,8 @@ def serve(
 ) -> None:
     """Serve MODEL over HTTP in the foreground until Ctrl-C or SIGTERM. Requests in flight are completed first."""
     end_in_time(options.end_s)
+    if options.log_format == "json":
+        screen.log_as_json()
     if (model is None) == (model_uri is None):
         raise WrongUsage("serve takes exactly one MODEL", remedy="run likewise serve MODEL, or likewise serve -m MODEL")
     _serve(_open(str(model or model_uri), choice, screen), options, screen)

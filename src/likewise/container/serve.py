@@ -12,6 +12,7 @@ from pathlib import Path
 from likewise.container.machine import configure_environment
 from likewise.core.ending import end_in_time
 from likewise.core.errors import LikewiseError, WrongUsage
+from likewise.core.json_log import write_json_lines, write_line
 
 _USAGE = "run it like SageMaker: docker run IMAGE serve"
 
@@ -24,12 +25,17 @@ def main(arguments: Sequence[str]) -> int:
 def exit_code_of(serve: Callable[[], int]) -> int:
     """Call `serve` and return its exit code; errors are printed to stderr, which CloudWatch stores."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if _as_json():
+        write_json_lines()
     try:
         configure_environment(os.environ)  # before any library that counts cores is loaded
         return serve()
     except Exception as error:
         reported = _as_likewise_error(error)
-        log_line(f"{reported.code}: {reported.cause}\nremedy: {reported.remedy}")
+        if _as_json():
+            write_line(reported.cause, "error", error_code=reported.code, remedy=reported.remedy)
+        else:
+            log_line(f"{reported.code}: {reported.cause}\nremedy: {reported.remedy}")
         if os.environ.get("LIKEWISE_DEBUG"):
             raise
         return reported.exit_code
@@ -59,8 +65,15 @@ def _serve(arguments: list[str]) -> int:
     return 0
 
 
+def _as_json() -> bool:
+    return os.environ.get("LIKEWISE_LOG_FORMAT") == "json"
+
+
 def log_line(text: str) -> None:
     """Write a line to stderr and flush it."""
+    if _as_json():
+        write_line(text)
+        return
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 

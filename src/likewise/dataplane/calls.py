@@ -6,20 +6,29 @@ import asyncio
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
+from typing import TYPE_CHECKING
 
 from likewise.core.engine import Work
 from likewise.core.items import Item
 from likewise.core.results import Result
 from likewise.core.windows import windows
 
+if TYPE_CHECKING:
+    from likewise.dataplane.timing import Timing
+
 CANDIDATES = 512  # most entries considered for a window, which keeps long queues cheap
 LOOKAHEAD = 4  # token budgets' worth of entries that are grouped by similar cost
 
 
 class PendingCall:
-    """The items of one call; `done` resolves to their results, in order, when all of them are available."""
+    """The items of one call; `done` resolves to their results, in order, when all of them are available.
 
-    def __init__(self, count: int) -> None:
+    timing: measures the call, if it is to be measured; submitted: by `time.perf_counter`.
+    """
+
+    def __init__(self, count: int, timing: Timing | None = None, submitted: float = 0.0) -> None:
+        self.timing = timing
+        self.submitted = submitted
         self.entries: list[QueueEntry] = []
         self.missing = count
         self.done: asyncio.Future[list[Result]] | None = None  # created only if the caller has to wait

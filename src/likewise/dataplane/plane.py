@@ -7,6 +7,7 @@ bookkeeping happens on the event loop, with the loop's clock; threads only call 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from likewise.dataplane.observer import Observer, RunStats
 from likewise.dataplane.runs import CurrentRuns, Run
 from likewise.dataplane.suspects import Suspects
 from likewise.dataplane.thread import DaemonThread, Thread
+from likewise.dataplane.timing import Timing, measure
 
 PREPARE_AT_ONCE = 256  # items, so that the runs of a long request overlap with its own tokenization
 KEYS_ON_LOOP = 256  # items; more are hashed in a thread, so that the loop is not blocked
@@ -101,6 +103,7 @@ class DataPlane:
         self._ready = EntryQueue()
         self._in_flight: dict[bytes, QueueEntry] = {}
         self._calls: set[PendingCall] = set()
+        self._measured = 0  # number of calls with a timing
         self._busy = 0  # number of running threads
         self._preparing: list[QueueEntry] = []
         self._dispatch_scheduled = False
@@ -133,11 +136,19 @@ class DataPlane:
                 remedy="restart the server; without --in-process it ends such a run itself",
             )
 
-    async def submit(self, items: Sequence[Item], *, following: int | None = 0, large: bool = False) -> list[Result]:
+    async def submit(
+        self,
+        items: Sequence[Item],
+        *,
+        following: int | None = 0,
+        large: bool = False,
+        timing: Timing | None = None,
+    ) -> list[Result]:
         """Compute one result per item, in order.
 
         following: how many more items of the same request will be submitted, which are admitted or rejected together
         with these; None: these were admitted so.  large: whether the items are too large to be hashed on the loop.
+        timing: measures this call.
         Cancelling drops this call's waiting items and affects no other call.  Raises Overloaded immediately if the
         deadline cannot be met, DeadlineExceeded if it was not, NotReady if all runs exceed the run time-out and cannot
         be ended, Draining after `close` was called.
@@ -146,16 +157,18 @@ class DataPlane:
         if self._closing:
             raise Draining("the server is stopping", remedy="send the request to another server, or retry")
         self.check_usable()
-        call = PendingCall(len(items))
+        call = PendingCall(len(items)) if timing is None else PendingCall(len(items), timing, time.perf_counter())
         if self._enqueue(call, items, keys, following):
             return call.results
         call.done = self._loop.create_future()
         self._calls.add(call)
+        self._measured += timing is not None
         timer = self._loop.call_later(self._deadline_s, self._expire, call.done)
         try:
             return await call.done
         finally:
             timer.cancel()
+            self._measured -= timing is not None
             call.done = None  # it may have an error that references this frame
             self._calls.discard(call)
             if call.missing:
@@ -215,6 +228,8 @@ class DataPlane:
         if self._spec.pure and pending:
             self._observer.missed(len(fresh))
             self._observer.shared(len(pending) - len(fresh))
+        if call.timing is not None and self._spec.pure:
+            call.timing.looked_up(len(items) - len(pending), len(fresh), len(pending) - len(fresh))
         return not pending
 
     def _check_admission(self, fresh: Mapping[object, QueueEntry], following: int, now: float) -> None:
@@ -343,6 +358,8 @@ class DataPlane:
             self._admission.learn(run.started, sum(entry.cost for entry in entries), self._loop.time())
         self._dispatch()  # restart the engine before delivering the results
         results = [result for _, result in found]
+        if self._measured:
+            measure(entries, run.began)
         self._observer.ran(_run_stats(entries, results, run.started, self._loop.time()))
         for entry, result in zip(entries, results, strict=True):
             self._settle(entry, result)
@@ -350,7 +367,9 @@ class DataPlane:
 
     def _lost(self, thread: Thread, entries: list[QueueEntry], error: LikewiseError) -> None:
         """A run has no results: run its items again if one of them may have ended it, and it is not known which."""
-        self._release(thread)
+        run = self._release(thread)
+        if self._measured:
+            measure(entries, run.began, error.code)
         self._dispatch()
         timed_out, died = isinstance(error, RunTimeout), isinstance(error, WorkerDied)
         if timed_out or died:
@@ -377,6 +396,8 @@ class DataPlane:
             f"the model did not return within {self._run_timeout_s:g} s",
             remedy="correct the row or the model, or raise the run time-out",
         )
+        if self._measured:
+            measure(run.entries, run.began, timeout.code)
         for entry in run.entries:
             self._settle(entry, Failed(timeout))
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,10 +13,14 @@ from likewise.dataplane.thread import Thread
 
 @dataclass(eq=False, slots=True)
 class Run:
-    """One run. started: by the loop's clock.  overdue: whether it has taken longer than the time-out."""
+    """One run. started: by the loop's clock.  overdue: whether it has taken longer than the time-out.
+
+    began: by `time.perf_counter`, because the loop's clock may have a resolution of a millisecond.
+    """
 
     entries: list[QueueEntry]
     started: float
+    began: float
     overdue: bool = False
 
 
@@ -39,7 +44,7 @@ class CurrentRuns:
 
     def begin(self, thread: Thread, entries: list[QueueEntry]) -> None:
         """Record the start of a run."""
-        self._runs[thread] = Run(entries, self._loop.time())
+        self._runs[thread] = Run(entries, self._loop.time(), time.perf_counter())
         if self._timeout_s and self._timer is None:  # one timer for all runs
             self._timer = self._loop.call_later(self._timeout_s, self._check)
 

@@ -69,6 +69,9 @@ class ImageOptions:
     lock: Path | None = option(
         None, "Requirements file with hashes of all packages. Default: the installed versions.", "--lock FILE"
     )
+    telemetry: bool = option(
+        False, "Include what exports traces, if a container's environment requests them.", "--telemetry"
+    )
     fresh: bool = option(False, "Pull the base again even if it is cached.", "--pull")
     created: int = option(0, "Creation time recorded in the image, in seconds since 1970.")
 
@@ -128,7 +131,7 @@ def make_parts(
     """The layers for one platform, built unless they are cached."""
     engine = allowed_engines(bundle.manifest, model)[0]
     kind = kind_of(engine.name)
-    requirements = requirements_of(bundle, engine)
+    requirements = [*requirements_of(bundle, engine), *(["likewise[telemetry]"] if options.telemetry else [])]
     base = open_base(store, options.base, platform, fresh=options.fresh)
     wheels = Wheels(store, platform, base.minor, base.glibc)
     pinned = pins(requirements, platform, base.minor, unused=kind.image.dependencies)

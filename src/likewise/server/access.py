@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -13,12 +12,12 @@ from typing import IO
 import orjson
 
 from likewise.dataplane import DaemonThread
+from likewise.telemetry import Parent
 
 MAX_BUFFERED = 50_000  # lines
 CLOSE_S = 0.5
+CLIENT_CLOSED_REQUEST = 499  # status in the log and the metrics if the client disconnected before the response
 FLUSH_S = 0.1  # lines are written in batches: one write per line would cost as much as a cached response
-
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
 
 class AccessLog:
@@ -80,9 +79,9 @@ class AccessLog:
 
 
 def trace_of(traceparent: str | None) -> str | None:
-    """The trace id of a `traceparent` header, or None if it is missing or invalid.  Source: W3C Trace Context, 3.2."""
-    match = _TRACEPARENT.fullmatch(traceparent or "")
-    return match[1] if match else None
+    """The trace id of a `traceparent` header, or None if it is missing or invalid."""
+    parent = Parent.of(traceparent)
+    return parent.trace_id if parent else None
 
 
 def now() -> float:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import orjson
 from starlette.applications import Starlette
@@ -36,7 +37,11 @@ from likewise.server.pages import ASSETS, CSP, DOCS, DOCS_CSP, landing_page
 from likewise.server.server_options import ServerOptions
 from likewise.server.service import ModelService
 from likewise.server.v2 import V2
+from likewise.telemetry import open_tracer
 from likewise.wire import JSON
+
+if TYPE_CHECKING:
+    from likewise.server.traces import Traces
 
 
 def create_app(
@@ -52,7 +57,8 @@ def create_app(
 
     `open_engine` is called once, in a thread, when the app starts.  `/ping` and `/ready` return 200 after a warm-up
     inference on the model's example; `app.state.service` has the current state.  Raises WrongUsage for a token file
-    without tokens, and for an invalid origin.
+    without tokens, for an invalid origin, and for unsupported
+    settings of OpenTelemetry in the environment; MissingExtra if they request traces without it.
     codec: replaces MLflow's codec for `/invocations`.  routes: matched before the service's own, so they can override
     them.  middleware: wraps the whole app.
     """
@@ -66,6 +72,7 @@ def create_app(
     )
     service = ModelService(open_engine, model, plane, metrics)
     log = AccessLog(on_lost=metrics.lines_lost)
+    traces = _traces(service)
     in_flight, lanes = InFlight(options.in_flight_bytes, partial(metrics.shed, "in_flight")), Lanes()
     handler = partial(InvocationHandler, service, options, in_flight, lanes)
     invocations = handler(codec or mlflow_codec(model.signature, options.cells_limit))
@@ -85,6 +92,7 @@ def create_app(
         log=log,
         log_all=options.access_log,
         across=cross_origin(options),
+        traces=traces,
     )
 
     @asynccontextmanager
@@ -97,6 +105,8 @@ def create_app(
             await service.stop()
             lanes.close()
             await log.close()
+            if traces is not None:
+                await traces.close()
 
     app = Starlette(
         routes=all_routes,
@@ -107,6 +117,16 @@ def create_app(
     app.router.redirect_slashes = False
     app.state.service, app.state.metrics = service, metrics
     return app
+
+
+def _traces(service: ModelService) -> Traces | None:
+    """What exports traces, if the environment requests it; its module imports OpenTelemetry."""
+    tracer = open_tracer(limited=True)
+    if tracer is None:
+        return None
+    from likewise.server.traces import Traces
+
+    return Traces(tracer, service.model.digest, lambda: service.engine_label)
 
 
 _ASSETS = StaticFiles(directory=ASSETS, follow_symlink=True)  # installers may link a package's files

@@ -12,11 +12,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from likewise.core.errors import DeadlineExceeded
+from likewise.dataplane import Timing
 from likewise.server.body import read_body
 from likewise.server.codec import Codec, Encoded
 from likewise.server.in_flight import InFlight, Share
 from likewise.server.lane import LARGE_BYTES, Lanes
 from likewise.server.server_options import ServerOptions
+from likewise.server.server_timing import timing_of, with_timing
 from likewise.server.service import ModelService
 from likewise.wire import PARQUET
 from likewise.wire.cells import estimated_cells
@@ -48,6 +50,7 @@ class InvocationHandler:
         if self.check is not None:
             self.check(scope)
         headers, options = Headers(scope=scope), self.options
+        timing = timing_of(scope, headers)
         with self.in_flight.share() as share:
             body = await read_body(
                 receive, headers, limit=options.body_limit_bytes, timeout_s=options.read_timeout_s, share=share
@@ -55,11 +58,15 @@ class InvocationHandler:
             deadline = asyncio.get_running_loop().time() + options.deadline_s
             parquet = PARQUET in headers.get("content-type", "").lower()
             if len(body) > ON_LOOP_BYTES or parquet:
-                response = await self._until(deadline, receive, self._large(body, headers, share, waits=parquet))
+                response = await self._until(
+                    deadline, receive, self._large(body, headers, share, timing, waits=parquet)
+                )
             else:
                 call, encode = self.codec(body, headers)
-                results = await _while_connected(receive, self.service.predict(call))
+                results = await _while_connected(receive, self.service.predict(call, timing=timing))
                 response = encode(self.service.predictions(call, results))
+            if timing is not None:
+                response = with_timing(response, timing, headers)
             await self._send(scope, send, response, share, deadline)
 
     async def _until(self, deadline: float, receive: Receive, response: Awaitable[T]) -> T:
@@ -73,7 +80,9 @@ class InvocationHandler:
                 remedy="send fewer rows per request, or raise the deadline",
             ) from error
 
-    async def _large(self, body: bytes, headers: Headers, share: Share, *, waits: bool) -> Encoded:
+    async def _large(
+        self, body: bytes, headers: Headers, share: Share, timing: Timing | None, *, waits: bool
+    ) -> Encoded:
         """The response to a body whose decoding would block the event loop."""
         size = len(body)
         if size > LARGE_BYTES:  # rejected before it is decoded, if there is no memory for its cells
@@ -81,7 +90,7 @@ class InvocationHandler:
             share.grow(size + CELL_BYTES * min(cells, self.options.cells_limit))
         call, encode = await self.lanes.run(size, waits, self.codec, body, headers)
         share.grow(size + CELL_BYTES * len(call.table) * len(call.table.columns or ("",)))
-        results = await self.service.predict(call, large=True)
+        results = await self.service.predict(call, large=True, timing=timing)
         return await self.lanes.run(size, False, lambda: encode(self.service.predictions(call, results)))
 
     async def _send(self, scope: Scope, send: Send, response: Encoded, share: Share, deadline: float) -> None:

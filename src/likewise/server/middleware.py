@@ -9,13 +9,14 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from likewise.core.errors import Draining, LikewiseError
-from likewise.server.access import AccessLog, now, trace_of
+from likewise.server.access import CLIENT_CLOSED_REQUEST, AccessLog, now, trace_of
 from likewise.server.auth import OPEN_PATHS, Tokens
 from likewise.server.compression import Compression, compression_of
 from likewise.server.error_responses import error_response
@@ -23,10 +24,12 @@ from likewise.server.hosts import Hosts
 from likewise.server.metrics import Metrics
 from likewise.server.service import ModelService, ServiceState
 
+if TYPE_CHECKING:
+    from likewise.server.traces import RequestTrace, Traces
+
 logger = logging.getLogger("likewise.server")
 
 _UNLOGGED = 503  # without `log_all`: an overloaded server sends too many of them, and the metrics count them
-CLIENT_CLOSED_REQUEST = 499  # status in the log and the metrics if the client disconnected before the response
 
 _EXCHANGE = "likewise.exchange"  # key in a request's scope
 _VALID_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
@@ -46,6 +49,7 @@ class ServerMiddleware:
     hot: by path, handlers of POST that bypass the app's routing because they get most requests.  hosts: None to answer
     for any host name.  log_all: whether to log every request, or only server errors.  across: wraps what handles
     requests, inside of ids, metrics and log; see `origins`.
+    traces: None unless the environment requests them.
     """
 
     app: ASGIApp
@@ -57,6 +61,7 @@ class ServerMiddleware:
     log: AccessLog
     log_all: bool
     across: Callable[[ASGIApp], ASGIApp] | None
+    traces: Traces | None = None
 
     def __post_init__(self) -> None:
         self._handle: ASGIApp = self._respond if self.across is None else self.across(self._respond)
@@ -70,6 +75,8 @@ class ServerMiddleware:
             path, scope = path[:-1], {**scope, "path": scope["path"][:-1]}
         exchange = _Exchange(scope, path, send, self.service)
         scope[_EXCHANGE] = exchange
+        if self.traces is not None:
+            exchange.trace = self.traces.begin(scope, _route(path), exchange.headers)
         try:
             await self._handle(scope, receive, exchange.send)
         finally:
@@ -103,7 +110,8 @@ class ServerMiddleware:
         if not isinstance(error, Exception):
             raise error
         if not isinstance(error, LikewiseError):
-            logger.error("request %s: unexpected exception", exchange.request_id, exc_info=error)
+            ids = {"request_id": exchange.request_id, **exchange.trace_ids()}
+            logger.error("request %s: unexpected exception", exchange.request_id, exc_info=error, extra=ids)
             error = LikewiseError(
                 f"internal server error on this request: {type(error).__name__}",
                 remedy=f"report it with the log lines of request {exchange.request_id}",
@@ -112,8 +120,12 @@ class ServerMiddleware:
         await error_response(error, exchange.path)(scope, receive, send)
 
     def _record(self, exchange: _Exchange, scope: Scope) -> None:
-        route, seconds = _route(exchange.path), time.perf_counter() - exchange.started
+        route, ended = _route(exchange.path), time.perf_counter()
+        seconds = ended - exchange.started
         self.metrics.completed(route, exchange.status, seconds)
+        if self.traces is not None and exchange.trace is not None:
+            code = exchange.error_code or ("client_disconnected" if exchange.status == CLIENT_CLOSED_REQUEST else "")
+            self.traces.end(exchange.trace, scope, route, exchange.status, (exchange.started, ended), code)
         failed = exchange.status >= 500 and exchange.status != _UNLOGGED
         if not (self.log_all or failed):
             return
@@ -127,7 +139,7 @@ class ServerMiddleware:
                 "seconds": round(seconds, 6),  # until the last byte of the response
                 "bytes_out": exchange.bytes_out,
                 "client": scope["client"][0] if scope.get("client") else None,
-                "trace_id": trace_of(exchange.headers.get("traceparent")),
+                **exchange.trace_ids(),
                 **({"error_code": exchange.error_code} if exchange.error_code else {}),
             }
         )
@@ -138,7 +150,7 @@ class _Exchange:
 
     __slots__ = (
         *("_compression", "_method", "_send", "_service"),
-        *("bytes_out", "error_code", "headers", "path", "request_id", "started", "status"),
+        *("bytes_out", "error_code", "headers", "path", "request_id", "started", "status", "trace"),
     )
 
     def __init__(self, scope: Scope, path: str, send: Send, service: ModelService) -> None:
@@ -149,10 +161,17 @@ class _Exchange:
         self.status = 0
         self.bytes_out = 0
         self.error_code = ""
+        self.trace: RequestTrace | None = None
         self._method: str = scope["method"]
         self._send = send
         self._service = service
         self._compression: Compression | None = None
+
+    def trace_ids(self) -> dict[str, str | None]:
+        """The ids of the request's trace and span for the log; only the caller's trace if this server exports none."""
+        if self.trace is not None:
+            return {"trace_id": self.trace.span.trace_id, "span_id": self.trace.span.span_id}
+        return {"trace_id": trace_of(self.headers.get("traceparent"))}
 
     async def send(self, message: Message) -> None:
         """Send to the client, adding the headers common to all responses, and compressed if it prefers that."""

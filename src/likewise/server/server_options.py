@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import option
@@ -116,6 +117,12 @@ class ServerOptions:
         "Log one JSON line per request to stderr, without bodies; otherwise only for a status of 500 or more, "
         "except 503.",
         "--access-log/--no-access-log",
+    )
+    log_format: Literal["text", "json"] = option(
+        "text",
+        "Format of the log apart from the access log, which always has lines of JSON: text, or json for one object per "
+        "line.",
+        "--log-format FORMAT",
     )
 
     def __post_init__(self) -> None:

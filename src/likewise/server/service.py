@@ -11,7 +11,7 @@ from likewise.core.engine import ContainedEngine, Engine, counters
 from likewise.core.errors import LikewiseError, ModelFailed, ModelRaised, NotReady
 from likewise.core.memory import private_memory
 from likewise.core.results import Failed, Result
-from likewise.dataplane import DaemonThread, DataPlane, Observer, PlaneOptions
+from likewise.dataplane import DaemonThread, DataPlane, Observer, PlaneOptions, Timing
 from likewise.server.model import ServedModel
 from likewise.server.slices import ROWS, submit_sliced
 from likewise.wire import DecodedRequest, Decoder
@@ -123,17 +123,17 @@ class ModelService:
             raise NotReady(f"the model is not usable: {known.cause}", remedy=known.remedy)
         raise NotReady("the model is being loaded", remedy="try again in a moment")
 
-    async def predict(self, call: DecodedRequest, *, large: bool = False) -> list[Result]:
+    async def predict(self, call: DecodedRequest, *, large: bool = False, timing: Timing | None = None) -> list[Result]:
         """One result per row if the request is processed by row, else a single result.  Raises NotReady.
 
-        large: whether the request is too large to be hashed on the event loop.
+        large: whether the request is too large to be hashed on the event loop.  timing: measures it.
         """
         if self._plane is None:
             self.check_ready()
             raise NotReady("the model is being loaded", remedy="try again in a moment")
         if call.by_row(self._row_wise) and len(call.table) > ROWS:
-            return await submit_sliced(self._plane, call.table.split(call.params), len(call.table))
-        return await self._plane.submit(call.items(self._row_wise), large=large)
+            return await submit_sliced(self._plane, call.table.split(call.params), len(call.table), timing)
+        return await self._plane.submit(call.items(self._row_wise), large=large, timing=timing)
 
     def predictions(self, call: DecodedRequest, results: list[Result]) -> object:
         """The predictions of one request; raises the error of the first row that failed.

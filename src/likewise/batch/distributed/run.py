@@ -88,7 +88,7 @@ class Run:
             chunks = self._snapshot(workers)
             options = job.options
             columns = self._source, job.signature, options.column, self._types
-            plan = ScorePlan(staging, *columns, self._suffix, options.budget)
+            plan = ScorePlan(staging, *columns, self._suffix, options.budget, job.traceparent)
             self._tally.start(chunks, staging, resumed=resumed)
             self._resumable = True
             workers.score(plan, [chunk for chunk in chunks if staging.result(chunk) is None], self._tally)

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from likewise.batch import quarantine, reasons
 from likewise.batch.columns import RowMaker
@@ -33,6 +33,7 @@ from likewise.core.engine import Engine, Work
 from likewise.core.errors import InputInvalid, OutputRefused
 from likewise.core.results import Failed
 from likewise.core.signature import Signature
+from likewise.telemetry.jobs import chunk_span
 
 CACHE_BYTES = 16 << 20  # size of the result cache of each engine
 
@@ -43,7 +44,7 @@ _caches: dict[int, RowResultCache] = {}  # workers keep their engines, so ids st
 class ScorePlan:
     """What scoring a chunk needs in addition to the engine.
 
-    types: the inferred types of the input's columns. output: the format of the rows.
+    types: the inferred types of the input's columns. output: the format of the rows. traceparent: of the job's span.
     """
 
     staging: Staging
@@ -53,6 +54,7 @@ class ScorePlan:
     types: Types
     output: str
     budget: int | None
+    traceparent: str = ""
 
 
 def cut_file(
@@ -73,7 +75,10 @@ def score_chunk(engine: Callable[[], Engine], plan: ScorePlan, name: str, row_of
     require_folder(str(plan.staging.scored))
     result = plan.staging.scored / name
     if blob.header(result) is None:
-        _score(engine(), plan, _read_chunk(plan.staging.chunks / name, row_offset), result)
+        opened = engine()
+        with chunk_span(plan.traceparent, flush=True) as span:
+            counts = _score(opened, plan, _read_chunk(plan.staging.chunks / name, row_offset), result)
+            span.attributes |= {"rows": counts["rows"], "rows_ok": counts["ok"], "tokens": counts["tokens"]}
     return {"chunk": name}
 
 
@@ -118,8 +123,8 @@ def _with_local_times(chunk: Chunk, zone: str | None) -> Chunk:
     return replace(chunk, records=records_of(local_batch(chunk.native, zone))[0])
 
 
-def _score(engine: Engine, plan: ScorePlan, chunk: Chunk, path: Path) -> None:
-    """Score a chunk and write its counts, predictions and quarantined rows to `path`."""
+def _score(engine: Engine, plan: ScorePlan, chunk: Chunk, path: Path) -> dict[str, Any]:
+    """Score a chunk and write its counts, which are returned, predictions and quarantined rows to `path`."""
     scorer = task_scorer(engine, budget=plan.budget)
     source = plan.source
     if source.zone is not None:
@@ -134,7 +139,7 @@ def _score(engine: Engine, plan: ScorePlan, chunk: Chunk, path: Path) -> None:
     if predictions:
         writer.write(rows, chunk, list(predictions), list(predictions.values()))
     entries = quarantine.entries(chunk, errors)
-    counts = {
+    counts: dict[str, Any] = {
         "rows": len(chunk),
         "ok": len(predictions),
         "duplicates": scorer.duplicates,
@@ -148,3 +153,4 @@ def _score(engine: Engine, plan: ScorePlan, chunk: Chunk, path: Path) -> None:
     }
     path.parent.mkdir(exist_ok=True)
     blob.write(path, counts, rows.getvalue(), b"".join(map(quarantine.line, entries)))
+    return counts

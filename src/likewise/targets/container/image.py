@@ -15,6 +15,7 @@ from likewise.targets.base import Outputs
 from likewise.targets.container.container_options import ContainerTargetOptions
 from likewise.targets.container.inspection import BUILD, BUILT, BUNDLE, NAME, RETAINED
 from likewise.targets.container.program import WORK_S, Program
+from likewise.telemetry.switch import exporters
 
 
 def ensure_image(program: Program, name: str, model: ModelSpec, options: ContainerTargetOptions) -> Outputs:
@@ -29,6 +30,7 @@ def ensure_image(program: Program, name: str, model: ModelSpec, options: Contain
         platforms=(program.platform(),),
         wheels=() if options.wheels is None else (options.wheels,),
         lock=options.lock,
+        telemetry=bool(exporters(options.env)),
     )
     store = Store()
     bundle = open_exactly(model)

@@ -19,6 +19,7 @@ from typing import Any
 from likewise.bundles.open import open_exactly
 from likewise.core.ending import end_in_time
 from likewise.core.errors import LikewiseError
+from likewise.core.json_log import write_json_lines
 from likewise.core.option_fields import coerce
 from likewise.server.run import run
 from likewise.serving import bundle_app
@@ -38,6 +39,8 @@ def main(channel: int) -> int:
     spec = ServiceSpec.from_dict(message["asked"])
     options = coerce(LocalOptions, spec.options)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if options.log_format == "json":
+        write_json_lines()
     end_in_time(options.end_s)
     exit_with_owner(supervisor, options.drain_linger_s + options.drain_timeout_s)
     try:

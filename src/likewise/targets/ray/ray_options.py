@@ -11,6 +11,7 @@ from typing import Any, Self
 from likewise.core.cores import thread_environment
 from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import option
+from likewise.telemetry.switch import exporters
 
 CANARY = frozenset({"canary", "canary_s", "canary_requests", "canary_errors", "canary_slower", "canary_timeout_s"})
 OWN = CANARY | {"route_prefix", "timeout_s", "wait_for_capacity"}
@@ -86,6 +87,11 @@ class RayOptions:
     in_flight_bytes: int = option(
         200 * 1024 * 1024, "Estimated memory of a replica's requests in flight; further ones are rejected."
     )
+
+    def traced(self) -> bool:
+        """Whether the replicas' environment requests traces; raises WrongUsage for an unsupported setting."""
+        runtime_env = (self.ray_actor_options or {}).get("runtime_env") or {}
+        return bool(exporters(runtime_env.get("env_vars") or {}))
 
     def __post_init__(self) -> None:
         if isinstance(self.num_replicas, str) and self.num_replicas != "auto":

@@ -99,6 +99,7 @@ class RayTarget:
             return [PlanStep("stop", "stop", f"delete {name} from Ray Serve", {"name": name})]
         assert model is not None  # noqa: S101  only a deletion has no model
         model_dict = model.as_dict()
+        ship_params = {"model": model_dict, **({"extras": ["telemetry"]} if options.traced() else {})}
         run_params = {
             "name": name,
             "model": model_dict,
@@ -110,7 +111,7 @@ class RayTarget:
         replicas = needed(options)
         canary = f"try it on {options.canary:g} % of the requests, then " if options.canary and verb == "update" else ""
         return [
-            PlanStep("ship", "ship", f"send the bundle {model.key[:19]} to the cluster", {"model": model_dict}),
+            PlanStep("ship", "ship", f"send the bundle {model.key[:19]} to the cluster", ship_params),
             PlanStep("run", "run", f"{canary}run {replicas} at {prefix} and wait until all are ready", run_params),
         ]
 

@@ -6,6 +6,7 @@ Actors instead of Ray Data, whose workers need PyArrow before any code of a job 
 from __future__ import annotations
 
 import importlib
+import os
 import pickle
 import time
 import uuid
@@ -20,6 +21,7 @@ from likewise.batch.distributed.tasks import ScorePlan
 from likewise.core.errors import EngineUnavailable, LikewiseError, WrongUsage
 from likewise.core.spec import ModelSpec
 from likewise.targets.ray import store
+from likewise.telemetry.switch import exporters
 
 POLL_S = 0.2
 ATTEMPTS = 4  # of a task whose worker is lost, as Spark's
@@ -50,7 +52,8 @@ class RayWorkers:
         except ValueError as error:
             raise WrongUsage(f"Ray refuses --conf: {error}", remedy="correct the value") from error
         store.collect_garbage()
-        self._shipment = store.ship({"model": model.as_dict(), "extras": ["batch"]})["shipment"]
+        extras = ["batch", *(["telemetry"] if exporters(os.environ) else [])]
+        self._shipment = store.ship({"model": model.as_dict(), "extras": extras})["shipment"]
         store.by_value()
         self._job = f"job/{uuid.uuid4().hex}"
         self._renewed = float("-inf")

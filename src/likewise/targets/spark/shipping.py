@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from likewise.shipping.environment import whole_environment
 from likewise.shipping.payload import archive_of, build_key, environment_of
 from likewise.targets.spark.bootstrap import Shipment
 from likewise.targets.spark.session import is_local
+from likewise.telemetry.switch import exporters
 
 # installed on every executor, in the version that its Spark needs
 PREINSTALLED = frozenset({"pyspark", "pyspark-client", "py4j", "pyarrow"})
@@ -33,9 +35,11 @@ def ship(
     if always is False or (always is None and is_local(spark)):
         return None
     folder = cache_folder("spark")
-    packed = (
-        environment_of(bundle, entry, PREINSTALLED) if packages is None else whole_environment(packages, PREINSTALLED)
-    )
+    if packages is None:
+        extras = ["telemetry"] if exporters(os.environ) else []
+        packed = environment_of(bundle, entry, PREINSTALLED, extras)
+    else:
+        packed = whole_environment(packages, PREINSTALLED)
     environment, archive = packed.archive(folder), archive_of(bundle, folder)
     for path in (environment, archive):
         spark.addArtifacts(str(path), file=True)
