@@ -130,6 +130,15 @@ def echo(row: Row) -> object:
     return {"columns": list(row.columns or ()), "values": list(row.values), "params": dict(row.params or {})}
 
 
+def sentiment(row: Row) -> object:
+    """A verdict as JSON in a text, as pipelines return it."""
+    text = str(row.get("text"))
+    if text.startswith("bad"):
+        raise ValueError(f"{text!r} is bad")
+    verdict = {"language": "en", "score": len(text) / 64, "label": "Positive", "id": 2**53 + 1}
+    return json.dumps({"answer": verdict, "markup": f"<b>{text}</b>"})
+
+
 KINDS = ("string", "integer", "long", "float", "double", "boolean", "datetime", "binary")
 ANY_OUTPUT = [{"name": "values", "type": "any"}]
 MODELS: dict[str, Model] = {
@@ -146,6 +155,9 @@ MODELS: dict[str, Model] = {
         ),
         product,
         b'{"inputs": {"x": [1.5], "n": [1]}}',
+    ),
+    "sentiment": Model(
+        signature([column("text", "string")], [column("answer", "string")]), sentiment, b'{"inputs": ["What a movie!"]}'
     ),
     "tensor": Model(signature([tensor(-1, 3)], [tensor(-1, 3)]), backwards, b'{"inputs": [[1.0, 2.0, 3.0]]}'),
     "kinds": Model(
@@ -240,6 +252,12 @@ def serve(arguments: argparse.Namespace) -> None:
         digest="sha256:abc",
         signature=model.signature,
         example=model.example,
+        facts={
+            "steps": [{"step": "detect_language"}, {"step": "classify", "model": "models:/reviews/1"}],
+            "engines": [{"name": "plain/none", "rows_per_second": 1234.5, "agreement": None, "runs_code": True}],
+            "python": "3.11.4",
+            "requirements": ["likewise<1"],
+        },
     )
 
     def open_engine() -> Plain:
