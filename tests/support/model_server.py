@@ -19,6 +19,8 @@ from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any, NoReturn
 
+from starlette.applications import Starlette
+
 from likewise.core.ending import end_in_time
 from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import EngineUnavailable, LikewiseError
@@ -245,9 +247,32 @@ def serve(arguments: argparse.Namespace) -> None:
         options["token_file"] = Path(options["token_file"])
     server_options = ServerOptions(**options)
     end_in_time(server_options.end_s)
-    model = MODELS[arguments.model]
-    served = ServedModel(
-        name=f"models:/{arguments.model}/3",
+
+    def open_engine() -> Plain:
+        time.sleep(arguments.load)
+        if arguments.hold:
+            hold()
+        if arguments.fail:
+            raise EngineUnavailable("no such engine", remedy="choose another engine")
+        return Plain(MODELS[arguments.model], arguments.delay)
+
+    run(
+        create_app(open_engine, described(arguments.model), server_options),
+        server_options,
+        on_listening=lambda url: announce("listening", url),
+        on_ready=lambda url: announce("ready", url),
+    )
+
+
+def model_app(name: str, **options: Any) -> Starlette:
+    """The app of one of the models, for a server in the caller's process."""
+    return create_app(lambda: Plain(MODELS[name], 0.0), described(name), ServerOptions(**options))
+
+
+def described(name: str) -> ServedModel:
+    model = MODELS[name]
+    return ServedModel(
+        name=f"models:/{name}/3",
         version="3",
         digest="sha256:abc",
         signature=model.signature,
@@ -259,22 +284,6 @@ def serve(arguments: argparse.Namespace) -> None:
             "requirements": ["likewise<1"],
         },
     )
-
-    def open_engine() -> Plain:
-        time.sleep(arguments.load)
-        if arguments.hold:
-            hold()
-        if arguments.fail:
-            raise EngineUnavailable("no such engine", remedy="choose another engine")
-        return Plain(model, arguments.delay)
-
-    run(
-        create_app(open_engine, served, server_options),
-        server_options,
-        on_listening=lambda url: announce("listening", url),
-        on_ready=lambda url: announce("ready", url),
-    )
-
 
 if __name__ == "__main__":
     sys.exit(main())

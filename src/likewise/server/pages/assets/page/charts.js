@@ -10,14 +10,14 @@ const PERIOD = 1000; // ms between polls
 const SOON = 300; // ms between the first two, which the first point needs
 const HEIGHT = 96; // px
 const CHARTS = [
-  { title: "Requests", unit: "/s", lines: { ok: "answered" } },
-  { title: "Errors", unit: "/s", lines: { client: "4xx", server: "5xx" }, colors: ["--warn", "--bad"] },
-  { title: "Latency", unit: " ms", lines: { p50: "p50", p95: "p95", p99: "p99" } },
-  { title: "Queue", unit: " items", lines: { queue: "waiting" } },
-  { title: "Batch size", unit: " items", lines: { batch: "mean" } },
-  { title: "Padding", unit: " %", lines: { padding: "of tokens" }, most: 100 },
-  { title: "Cache", unit: " %", lines: { hits: "hits" }, most: 100 },
-  { title: "Shed", unit: "/s", lines: { shed: "rejected on arrival" }, colors: ["--bad"] },
+  { title: "Requests", unit: "per second", lines: { ok: "answered" } },
+  { title: "Errors", unit: "per second", lines: { client: "4xx", server: "5xx" }, colors: ["--warn", "--bad"] },
+  { title: "Latency", unit: "ms", lines: { p50: "p50", p95: "p95", p99: "p99" } },
+  { title: "Queue", unit: "items", lines: { queue: "waiting" } },
+  { title: "Batch size", unit: "items", lines: { batch: "mean" } },
+  { title: "Padding", unit: "%", lines: { padding: "of tokens" }, most: 100 },
+  { title: "Cache", unit: "%", lines: { hits: "hits" }, most: 100 },
+  { title: "Shed", unit: "per second", lines: { shed: "rejected" }, colors: ["--bad"] },
 ];
 const COLORS = ["--one", "--two", "--three"];
 
@@ -45,6 +45,7 @@ export function start(onRefused) {
     }
     running = false;
     for (const draw of charts) draw();
+    if (points.length === 2) performance.mark("first point");
     if (wait) timer = setTimeout(poll, wait);
   }
   document.addEventListener("visibilitychange", poll);
@@ -69,7 +70,7 @@ function create({ title, unit, lines, colors = COLORS, most }) {
   const values = names.map(() => make("b"));
   const legend = names.map((name, at) => make("span", {}, make("i", { className: `dot ${colors[at].slice(2)}` }), `${lines[name]} `, values[at]));
   const canvas = make("div", { className: "canvas", attributes: { role: "img" } });
-  get("charts").append(make("figure", {}, make("figcaption", {}, make("strong", {}, title), ...legend), canvas));
+  get("charts").append(make("figure", {}, make("figcaption", {}, make("span", { className: "title" }, make("strong", {}, title), ` ${unit}`), ...legend), canvas));
   const stroke = (name) => () => color(name);
   const axis = { stroke: stroke("--faint"), grid: { stroke: stroke("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
   const isolated = (u, series) => points.map((_, at) => at).filter((at) => {
@@ -77,7 +78,7 @@ function create({ title, unit, lines, colors = COLORS, most }) {
     return data[at] != null && data[at - 1] == null && data[at + 1] == null;
   });
   const legendAt = (at) => names.forEach((name, line) => { values[line].textContent = text(name, at); });
-  const text = (name, at) => `${shown(at === null ? points.findLast((each) => each[name] != null)?.[name] : points[at]?.[name])}${unit}`;
+  const text = (name, at) => shown(at === null ? points.findLast((each) => each[name] != null)?.[name] : points[at]?.[name]);
   const plot = new uPlot({
     width: 200, height: HEIGHT, legend: { show: false }, padding: [6, 6, 0, 0],
     cursor: { sync: { key: "live" }, y: false, drag: { x: false, y: false }, points: { size: 6 } },
@@ -96,6 +97,6 @@ function create({ title, unit, lines, colors = COLORS, most }) {
   return () => {
     plot.setData([points.map(({ at }) => at), ...names.map((name) => points.map((each) => each[name] ?? null))]);
     if (plot.cursor.idx == null || plot.cursor.left < 0) legendAt(null);
-    canvas.setAttribute("aria-label", `Chart: ${title}, now ${names.map((name) => `${lines[name]} ${text(name, null)}`).join(", ")}`);
+    canvas.setAttribute("aria-label", `Chart: ${title}, ${unit}; now ${names.map((name) => `${lines[name]} ${text(name, null)}`).join(", ")}`);
   };
 }
