@@ -1,4 +1,4 @@
-"""The page at `/` in a real browser: requests, files, downloads, errors, charts, tokens, code; no other host, no error."""
+"""The page at `/` in a real browser: requests, files, downloads, errors, charts, tokens, code; and no other host."""
 
 import ast
 import csv
@@ -184,7 +184,7 @@ def test_charts_show_the_requests_in_words_too(tab: Tab) -> None:
 
 
 def test_the_code_sends_what_is_in_the_form(tab: Tab, tmp_path: Path) -> None:
-    text = "it's \"100 %\" C:\\dir\nñ 😀"
+    text = 'it\'s "100 %" C:\\dir\nñ 😀'
     tab.fill("#columns-text", text)
     tab.click("#code summary")
     codes = {}

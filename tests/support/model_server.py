@@ -285,5 +285,6 @@ def described(name: str) -> ServedModel:
         },
     )
 
+
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import shlex
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,14 @@ import pytest
 from tests.docs.generated import ROOT
 from tests.support.server_app import client_of, upper_app
 
+from likewise.bundles.format import EngineEntry, LoggedEnvironment, Manifest, Reference
+from likewise.bundles.open import write_manifest
 from likewise.core.signature import Signature
+from likewise.engine.accelerate.agreement import Agreement
+from likewise.engine.rates import cpu_class, label
 from likewise.server import ServedModel, ServerOptions
 from likewise.server.pages import ASSETS, CSP, curl_line, facts, landing_page
+from likewise.serving import served_model
 from likewise.wire import Form, decode
 from likewise.wire.oip import decode_infer
 
@@ -206,3 +212,31 @@ def test_the_vendored_files_have_the_version_in_the_makefile() -> None:
     assert version is not None
     assert f"uPlot (v{version[1]})" in (ASSETS / "page" / "uPlot.iife.min.js").read_text()
     assert "Leon Sorokin" in (ASSETS / "page" / "LICENSE").read_text()
+
+
+def test_facts_of_a_bundle_are_stated_without_secrets(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "MLmodel").write_text("flavors: {}\n")
+    fast, code = EngineEntry("openvino", "bf16"), EngineEntry("pyfunc", "native")
+    manifest = Manifest(
+        {},
+        pipeline={"steps": [{"step": "cache"}]},
+        references=(Reference("runs:/abc/model", "references/0-model", "declared"),),
+        environment=LoggedEnvironment("3.11.4", ("a==1", "b @ https://user:secret@host/b.whl")),
+        engines=(code, fast),
+        rates={cpu_class(): {label(fast): 50.0}},
+        measured={"agreement": {label(fast): asdict(Agreement(10, 0, 0.001, 0.02, 1e-3, "example"))}},
+    )
+    facts_of_it = dict(served_model(write_manifest(tmp_path, manifest)).facts)
+    first, second = facts_of_it.pop("engines")
+    assert (first["name"], first["rows_per_second"], first["runs_code"]) == (label(fast), 50.0, False)
+    assert first["agreement"].startswith("the same predictions as load_model's on 10 rows")
+    assert (second["agreement"], second["rows_per_second"], second["runs_code"]) == (None, None, True)
+    assert facts_of_it.pop("bytes") > 0
+    assert facts_of_it == {
+        "row_wise": False,
+        "steps": [{"step": "cache"}],
+        "references": ["runs:/abc/model"],
+        "python": "3.11.4",
+        "requirements": ["a==1", "b @ https://host/b.whl"],
+    }

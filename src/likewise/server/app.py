@@ -184,7 +184,5 @@ class _Pages:
 
     async def page(self, request: Request) -> Response:
         """The page that tries the model and shows its charts."""
-        text = landing_page(
-            self.service.model, url=str(request.base_url), auth=self.options.token_file is not None
-        )
+        text = landing_page(self.service.model, url=str(request.base_url), auth=self.options.token_file is not None)
         return HTMLResponse(text, headers={"Content-Security-Policy": CSP})

@@ -32,7 +32,18 @@ _EXCHANGE = "likewise.exchange"  # key in a request's scope
 _VALID_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 _STATIC = frozenset(
     (
-        *("/invocations", "/ping", "/health", "/ready", "/version", "/metrics", "/openapi.json", "/bundle.json", "/docs", "/"),
+        *(
+            "/invocations",
+            "/ping",
+            "/health",
+            "/ready",
+            "/version",
+            "/metrics",
+            "/openapi.json",
+            "/bundle.json",
+            "/docs",
+            "/",
+        ),
         *("/v2", "/v2/health/live", "/v2/health/ready"),
     )
 )

@@ -38,6 +38,10 @@ READ: dict[str, tuple[str, str, str, str, JsonObject, str]] = {
     "/v2/models/{model}/ready": ("v2_model_ready", "v2", "Same as /ready.", "OK.", _MODEL_READY, "404 405 503"),
     "/": ("page", "pages", "A page about the model, with a form to try it.", "The page.", _HTML, "405"),
     "/docs": ("docs", "pages", "API documentation (Swagger UI).", "The page.", _HTML, "405"),
+    "/bundle.json": (
+        *("bundle", "pages", "The model, its signature and example, and facts of its bundle.", "The facts."),
+        *(as_json({"type": "object"}), "405"),
+    ),
     "/openapi.json": ("openapi", "pages", "This document.", "The document.", as_json({"type": "object"}), "405"),
 }
 """The arguments of `operation` for each GET route, by path."""
