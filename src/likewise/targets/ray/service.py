@@ -85,7 +85,7 @@ class ReplicaService:
 
 
 class ReplicaApp:
-    """The app behind the route prefix: a POST to the prefix itself goes to `/invocations`, a GET is redirected to the page.
+    """The app behind the route prefix: a POST to the prefix goes to `/invocations`, a GET is redirected to the page.
 
     Ray adds `X-Request-Id` to every request that has none, and to every response, so this app removes the server's own.
     split: the app that handles inference requests while a canary runs.

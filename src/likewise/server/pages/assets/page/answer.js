@@ -91,7 +91,7 @@ export class Answer {
   }
 }
 
-const isNumber = (value) => value === null || value === undefined || value instanceof Exact;
+const isNumber = (value) => value === null || value === undefined || value instanceof Exact || /^-?\d*\.?\d*(e[+-]?\d+)?$/i.test(value);
 
 /** A value as text for a cell of CSV; nothing for null. */
 function plain(value) {

@@ -5,6 +5,7 @@ import { typeOf } from "./form.js";
 import { dump } from "./text.js";
 
 const STATES = { ready: ["good", "ready"], loading: ["warn", "loading the model"], draining: ["warn", "stopping"] };
+const sizeOf = (bytes) => (bytes < 1e5 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
 const code = (text) => make("code", {}, String(text));
 
 /** The line below the name. */
@@ -33,7 +34,7 @@ export function show(bundle) {
       { numeric: (at) => at === 1, caption: "Engines" })] : []),
     make("h3", {}, "Identity"),
     pairs([["model", code(bundle.uri)], ["model digest", code(bundle.digest)], ["build digest", bundle.build && code(bundle.build)],
-      ["size", bundle.bytes && `${(Number(bundle.bytes) / 1e6).toFixed(1)} MB`], ["includes", bundle.references?.join(", ")],
+      ["size", bundle.bytes && sizeOf(Number(bundle.bytes))], ["includes", bundle.references?.join(", ")],
       ["rows", { true: "independent: batched across requests", false: "may depend on each other: never batched" }[bundle.row_wise]]]),
     ...(bundle.requirements || bundle.python ? [make("h3", {}, "Environment of the model"),
       pairs([["Python", bundle.python], ["packages", bundle.requirements && make("ul", { className: "packages" }, ...bundle.requirements.map((each) => make("li", {}, code(each))))]])] : []),
