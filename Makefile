@@ -67,17 +67,21 @@ lock: $(READY)
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-emit-package likewise pyproject.toml -o requirements.lock
 
-# The page /docs is Swagger UI, vendored from npm, so that browsers need no other host.
+# The page /docs is Swagger UI, and the charts of the page / are drawn by uPlot. Both are vendored from npm, so that
+# browsers need no other host.
 SWAGGER_UI := 5.35.0
-DOCS := src/likewise/server/pages/assets/docs
+UPLOT := 1.6.32
+ASSETS := src/likewise/server/pages/assets
 PACKED := build/vendor
 
 vendor:
-	mkdir -p $(PACKED)
-	npm pack --pack-destination $(PACKED) swagger-ui-dist@$(SWAGGER_UI)
+	mkdir -p $(PACKED)/uplot
+	npm pack --pack-destination $(PACKED) swagger-ui-dist@$(SWAGGER_UI) uplot@$(UPLOT)
 	tar -xzf $(PACKED)/swagger-ui-dist-$(SWAGGER_UI).tgz -C $(PACKED)
-	cp $(addprefix $(PACKED)/package/,swagger-ui-bundle.js swagger-ui.css LICENSE) $(DOCS)
-	cat $(addprefix $(PACKED)/package/,NOTICE swagger-ui-bundle.js.LICENSE.txt) > $(DOCS)/NOTICE
+	cp $(addprefix $(PACKED)/package/,swagger-ui-bundle.js swagger-ui.css LICENSE) $(ASSETS)/docs
+	cat $(addprefix $(PACKED)/package/,NOTICE swagger-ui-bundle.js.LICENSE.txt) > $(ASSETS)/docs/NOTICE
+	tar -xzf $(PACKED)/uplot-$(UPLOT).tgz -C $(PACKED)/uplot
+	cp $(addprefix $(PACKED)/uplot/package/,dist/uPlot.iife.min.js dist/uPlot.min.css LICENSE) $(ASSETS)/page
 
 $(READY): pyproject.toml requirements.lock
 	@test -n "$(PYTHON)" || { echo "Likewise needs Python 3.11, 3.12 or 3.13 (set PYTHON=/path/to/python)"; exit 2; }

@@ -19,9 +19,11 @@ from likewise.core.engine import Engine, EngineSpec
 from likewise.core.errors import EngineUnavailable, LikewiseError, MissingExtra
 from likewise.core.items import Item
 from likewise.core.spec import ModelSpec
+from likewise.core.uris import without_secrets
+from likewise.engine.accelerate.agreement import agreements_of
 from likewise.engine.kinds import in_processes, runs_code
 from likewise.engine.load import allowed_engines, open_engine, open_first
-from likewise.engine.rates import label
+from likewise.engine.rates import by_speed, label, speeds
 from likewise.server import ServedModel, ServerOptions
 from likewise.server.app import create_app
 from likewise.server.codec import Codec
@@ -29,6 +31,7 @@ from likewise.wire import Decoder
 
 logger = logging.getLogger("likewise.serving")
 
+_USER = re.compile(r"(?<=://)[^/@\s]*@")  # user information in the URL of a requirement
 MOST = 4
 """The most worker processes, if the user does not set their number."""
 NOT_CONTAINED = (
@@ -103,7 +106,33 @@ def served_model(bundle: Bundle) -> ServedModel:
         build=bundle.build,
         signature=bundle.signature,
         example=example.read_bytes() if example.is_file() else None,
+        facts=_facts(bundle),
     )
+
+
+def _facts(bundle: Bundle) -> dict[str, object]:
+    """The bundle's facts for `/bundle.json`, without those that are absent."""
+    manifest, environment = bundle.manifest, bundle.manifest.environment
+    rates, agreements = speeds(manifest), agreements_of(manifest)
+    engines = [
+        {
+            "name": label(entry),
+            "runs_code": runs_code(entry),
+            "rows_per_second": rates.get(label(entry)),
+            "agreement": str(agreements[label(entry)]) if label(entry) in agreements else None,
+        }
+        for entry in by_speed(manifest.engines, rates)
+    ]
+    stated = {
+        "row_wise": manifest.row_wise,
+        "steps": list((manifest.pipeline or {}).get("steps", ())),  # type: ignore[call-overload]
+        "engines": engines,
+        "references": [without_secrets(reference.uri) for reference in manifest.references],
+        "python": environment.python,
+        "requirements": [_USER.sub("", line) for line in environment.requirements],
+        "bytes": sum(entry.size for entry in manifest.files.values()),
+    }
+    return {name: value for name, value in stated.items() if value not in (None, [])}
 
 
 def _registered_version(uri: str) -> str:

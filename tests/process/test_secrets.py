@@ -196,7 +196,16 @@ def test_page_and_descriptions_of_the_service_have_no_secret(planted: Planted) -
     bundle = open_bundle(planted.path, trust=True)
     with TestClient(bundle_app(bundle, bundle.spec(), ServerOptions())) as client:
         name = client.get("/openapi.json").json()["info"]["title"]
-        routes = ("/", "/docs", "/openapi.json", "/version", "/metrics", "/v2", f"/v2/models/{quote(name, safe='')}")
+        routes = (
+            "/",
+            "/bundle.json",
+            "/docs",
+            "/openapi.json",
+            "/version",
+            "/metrics",
+            "/v2",
+            f"/v2/models/{quote(name, safe='')}",
+        )
         answers = [client.get(route) for route in routes]
         answers.append(client.post("/invocations", json={"inputs": ["a"]}))
     assert leaks(*(answer.content for answer in answers), *(str(answer.headers) for answer in answers)) == []

@@ -9,8 +9,8 @@ import httpx
 from tests.support.processes import until_async
 from tests.support.service import Service, check_error, client_of, post_texts, served
 
-OPEN = ("/ping", "/health", "/ready", "/v2/health/live", "/v2/health/ready")
-PAGES = ("/", "/openapi.json", "/docs", "/docs/start.js")
+OPEN = ("/ping", "/health", "/ready", "/v2/health/live", "/v2/health/ready", "/", "/page/page.js")
+PAGES = ("/bundle.json", "/openapi.json", "/docs", "/docs/start.js")
 CLOSED = (*PAGES, "/version", "/metrics", "/v2", "/v2/models/text", "/v2/models/text/ready")
 
 
@@ -27,7 +27,7 @@ def guarded(folder: Path, *tokens: str) -> Iterator[tuple[Service, Path]]:
         yield running, file
 
 
-def test_all_routes_except_health_checks_require_a_token(tmp_path: Path) -> None:
+def test_all_routes_except_health_checks_and_the_page_require_a_token(tmp_path: Path) -> None:
     with guarded(tmp_path, "# of the team", "one", "two") as (running, _), httpx.Client(base_url=running.url) as client:
         for path in OPEN:
             assert client.get(path).status_code == 200
@@ -46,7 +46,8 @@ def test_all_routes_except_health_checks_require_a_token(tmp_path: Path) -> None
                 response = client.send(request)
                 check_error(response, 401, "UNAUTHENTICATED", "token")
                 assert "Bearer" in response.headers["WWW-Authenticate"]
-                assert "Basic" in response.headers["WWW-Authenticate"]
+                basic = "Basic" in response.headers["WWW-Authenticate"]
+                assert basic is not sent.get("Authorization", "").startswith("Bearer ")
         body = {"inputs": ["a"]}
         for token in ("one", "two"):
             assert client.post("/invocations", json=body, headers=bearer(token)).status_code == 200

@@ -89,8 +89,8 @@ def test_server_is_available_below_the_prefix(
         assert response.headers["X-Request-Id"] == "abc"
     pages = ("/openapi.json", "/docs", "/docs/start.js", "/", "")
     for path in ("/ready", "/ping", "/version", "/metrics", "/v2/health/ready", *pages):
-        assert httpx.get(url + path).status_code == 200, path
-    assert f"{url}/invocations" in httpx.get(url).text
+        assert httpx.get(url + path, follow_redirects=True).status_code == 200, path
+    assert f"{url}/invocations" in httpx.get(url + "/").text
     assert httpx.get(url + "/nothing").json()["error_code"] == "ENDPOINT_NOT_FOUND"
     rejected = httpx.post(url, json={"inputs": [{"other": 1}]})
     assert (rejected.status_code, rejected.headers["X-Likewise-Bundle"]) == (400, ray_models[1].digest)

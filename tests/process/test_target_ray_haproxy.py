@@ -80,8 +80,8 @@ def test_routes_and_headers_through_haproxy(
         assert generated
         pages = ("/openapi.json", "/docs", "/docs/start.js", "/", "")
         for path in ("/ready", "/ping", "/version", "/metrics", "/v2/health/ready", *pages):
-            assert httpx.get(url + path).status_code == 200, path
-        assert f"{url}/invocations" in httpx.get(url).text
+            assert httpx.get(url + path, follow_redirects=True).status_code == 200, path
+        assert f"{url}/invocations" in httpx.get(url + "/").text
         unknown = httpx.get(url + "/nothing")
         assert (unknown.status_code, unknown.json()["error_code"]) == (404, "ENDPOINT_NOT_FOUND")
         rejected = httpx.post(url, json={"inputs": [{"other": 1}]})

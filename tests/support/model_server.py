@@ -19,6 +19,8 @@ from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any, NoReturn
 
+from starlette.applications import Starlette
+
 from likewise.core.ending import end_in_time
 from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import EngineUnavailable, LikewiseError
@@ -130,6 +132,15 @@ def echo(row: Row) -> object:
     return {"columns": list(row.columns or ()), "values": list(row.values), "params": dict(row.params or {})}
 
 
+def sentiment(row: Row) -> object:
+    """A verdict as JSON in a text, as pipelines return it."""
+    text = str(row.get("text"))
+    if text.startswith("bad"):
+        raise ValueError(f"{text!r} is bad")
+    verdict = {"language": "en", "score": len(text) / 64, "label": "Positive", "id": 2**53 + 1}
+    return json.dumps({"answer": verdict, "markup": f"<b>{text}</b>"})
+
+
 KINDS = ("string", "integer", "long", "float", "double", "boolean", "datetime", "binary")
 ANY_OUTPUT = [{"name": "values", "type": "any"}]
 MODELS: dict[str, Model] = {
@@ -146,6 +157,9 @@ MODELS: dict[str, Model] = {
         ),
         product,
         b'{"inputs": {"x": [1.5], "n": [1]}}',
+    ),
+    "sentiment": Model(
+        signature([column("text", "string")], [column("answer", "string")]), sentiment, b'{"inputs": ["What a movie!"]}'
     ),
     "tensor": Model(signature([tensor(-1, 3)], [tensor(-1, 3)]), backwards, b'{"inputs": [[1.0, 2.0, 3.0]]}'),
     "kinds": Model(
@@ -233,14 +247,6 @@ def serve(arguments: argparse.Namespace) -> None:
         options["token_file"] = Path(options["token_file"])
     server_options = ServerOptions(**options)
     end_in_time(server_options.end_s)
-    model = MODELS[arguments.model]
-    served = ServedModel(
-        name=f"models:/{arguments.model}/3",
-        version="3",
-        digest="sha256:abc",
-        signature=model.signature,
-        example=model.example,
-    )
 
     def open_engine() -> Plain:
         time.sleep(arguments.load)
@@ -248,13 +254,35 @@ def serve(arguments: argparse.Namespace) -> None:
             hold()
         if arguments.fail:
             raise EngineUnavailable("no such engine", remedy="choose another engine")
-        return Plain(model, arguments.delay)
+        return Plain(MODELS[arguments.model], arguments.delay)
 
     run(
-        create_app(open_engine, served, server_options),
+        create_app(open_engine, described(arguments.model), server_options),
         server_options,
         on_listening=lambda url: announce("listening", url),
         on_ready=lambda url: announce("ready", url),
+    )
+
+
+def model_app(name: str, **options: Any) -> Starlette:
+    """The app of one of the models, for a server in the caller's process."""
+    return create_app(lambda: Plain(MODELS[name], 0.0), described(name), ServerOptions(**options))
+
+
+def described(name: str) -> ServedModel:
+    model = MODELS[name]
+    return ServedModel(
+        name=f"models:/{name}/3",
+        version="3",
+        digest="sha256:abc",
+        signature=model.signature,
+        example=model.example,
+        facts={
+            "steps": [{"step": "detect_language"}, {"step": "classify", "model": "models:/reviews/1"}],
+            "engines": [{"name": "plain/none", "rows_per_second": 1234.5, "agreement": None, "runs_code": True}],
+            "python": "3.11.4",
+            "requirements": ["likewise<1"],
+        },
     )
 
 

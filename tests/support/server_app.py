@@ -3,12 +3,15 @@
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import httpx
+import uvicorn
 from starlette.applications import Starlette
+from starlette.routing import Mount
+from tests.support.waiting import until
 
 from likewise.core.engine import Engine, EngineSpec, Work
 from likewise.core.items import Item, Request, Row
@@ -72,3 +75,27 @@ async def client_of(app: Starlette, *, wait: bool = True) -> AsyncIterator[httpx
             while wait and service.state.value == "loading" and not (service.failure or service.problem):
                 await asyncio.sleep(0.001)
         yield client
+
+
+@contextmanager
+def mounted(apps: Mapping[str, Starlette]) -> Iterator[str]:
+    """The address of a server in this process that has each app below `/NAME`."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for app in apps.values():
+                await stack.enter_async_context(app.router.lifespan_context(app))
+            yield
+
+    app = Starlette(routes=[Mount(f"/{name}", app) for name, app in apps.items()], lifespan=lifespan)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        until(lambda: server.started)
+        host, port = server.servers[0].sockets[0].getsockname()
+        yield f"http://{host}:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()

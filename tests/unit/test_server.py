@@ -204,13 +204,14 @@ def test_health_and_version_routes() -> None:
     run_scenario(scenario)
 
 
-def test_the_page_shows_the_served_model_escaped() -> None:
+def test_the_page_and_its_facts_are_of_the_served_model() -> None:
     async def scenario(client: httpx.AsyncClient) -> None:
         page = (await client.get("/")).text
-        for text in ("&lt;upper&gt;", "sha256:abc", "upper/none", "<td>text<td>string<td>", "&lt;b&gt;"):
-            assert text in page
-        assert "<upper>" not in page
+        assert "&lt;b&gt;" in page
         assert "curl http://test/invocations" in page
+        facts = (await client.get("/bundle.json")).json()
+        assert (facts["uri"], facts["digest"], facts["engine"]) == ("<upper>", "sha256:abc", "upper/none")
+        assert facts["signature"] == {"inputs": [{"type": "string", "name": "text", "required": True}]}
 
     run_scenario(scenario, upper_app(example=json.dumps({"inputs": ["it's <b>"]}).encode()))
 

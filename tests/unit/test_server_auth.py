@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from likewise.core.errors import Unauthorized, WrongUsage
-from likewise.server.auth import CHALLENGE, OPEN_PATHS, Tokens
+from likewise.server.auth import CHALLENGE, OPEN_PATHS, Tokens, challenge
 
 
 @pytest.fixture
@@ -184,7 +184,9 @@ def test_a_world_readable_file_is_reported_in_the_log(
     assert ("chmod 600" in caplog.text) is warned
 
 
-def test_the_health_routes_are_open_and_browsers_prompt_the_user() -> None:
-    assert {"/ping", "/health", "/ready", "/v2/health/live", "/v2/health/ready"} == OPEN_PATHS
+def test_health_routes_and_the_page_are_open_and_browsers_prompt_the_user() -> None:
+    assert {"/ping", "/health", "/ready", "/v2/health/live", "/v2/health/ready", "/"} == OPEN_PATHS
     assert CHALLENGE.startswith("Basic ")
     assert "Bearer " in CHALLENGE
+    assert challenge("Basic abc") == challenge("") == CHALLENGE
+    assert challenge("bearer wrong") == 'Bearer realm="likewise"'

@@ -357,11 +357,11 @@ def test_a_model_without_a_version_has_no_versioned_paths() -> None:
     assert set(document["paths"]) == {path for path in ROUTES if "{version}" not in path}
 
 
-def test_all_routes_except_health_checks_require_a_token() -> None:
+def test_all_routes_except_health_checks_and_the_page_require_a_token() -> None:
     document = document_of(SIGNATURES["one string"], auth=True)
     assert document["security"] == [{"bearer": []}, {"basic": []}]
     free = {path for path, _, operation in operations(document) if operation.get("security") == []}
-    assert free == {"/ping", "/health", "/ready", "/v2/health/live", "/v2/health/ready"}
+    assert free == {"/ping", "/health", "/ready", "/v2/health/live", "/v2/health/ready", "/"}
     for path, _, operation in operations(document):
         assert ("401" in operation["responses"]) == (path not in free)
     assert "securitySchemes" not in document_of(SIGNATURES["one string"])["components"]

@@ -285,7 +285,8 @@ async def _check_prefix(prefix: str) -> None:
     transport = httpx.ASGITransport(ReplicaApp(inner), root_path=prefix)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         for path in ("/", *([""] if prefix else [])):
-            posted, got = await client.post(prefix + path), await client.get(prefix + path)
+            posted = await client.post(prefix + path)
+            got = await client.get(prefix + path, follow_redirects=True)
             assert posted.json() == ["POST", f"{prefix}/invocations"]
             assert got.json() == ["GET", f"{prefix}/"]
         ready = await client.get(f"{prefix}/ready")

@@ -33,7 +33,7 @@ from likewise.server.metrics import Metrics
 from likewise.server.middleware import ServerMiddleware
 from likewise.server.model import ServedModel, mlflow_version
 from likewise.server.origins import cross_origin
-from likewise.server.pages import ASSETS, CSP, DOCS, DOCS_CSP, landing_page
+from likewise.server.pages import ASSETS, CSP, DOCS, facts, landing_page
 from likewise.server.server_options import ServerOptions
 from likewise.server.service import ModelService
 from likewise.server.v2 import V2
@@ -150,7 +150,8 @@ class _Pages:
             Route("/metrics", self.metrics),
             Route("/openapi.json", self.openapi),
             Route("/docs", self.docs),
-            Route("/docs/{file}", self.asset),
+            *(Route(f"/{folder}/{{file}}", partial(self.asset, folder)) for folder in ("docs", "page")),
+            Route("/bundle.json", self.bundle),
             Route("/", self.page),
         ]
 
@@ -187,22 +188,21 @@ class _Pages:
 
     async def docs(self, _: Request) -> Response:
         """Swagger UI for `/openapi.json`."""
-        return HTMLResponse(DOCS, headers={"Content-Security-Policy": DOCS_CSP})
+        return HTMLResponse(DOCS, headers={"Content-Security-Policy": CSP})
 
-    async def asset(self, request: Request) -> Response:
-        """A static file of `/docs`; browsers cache it and revalidate it on each use."""
-        response = await _ASSETS.get_response(f"docs/{request.path_params['file']}", request.scope)
+    async def asset(self, folder: str, request: Request) -> Response:
+        """A static file of `/docs` or of `/`; browsers cache it and revalidate it on each use."""
+        response = await _ASSETS.get_response(f"{folder}/{request.path_params['file']}", request.scope)
         response.headers["Cache-Control"] = "no-cache"
         return response
 
-    async def page(self, request: Request) -> Response:
-        """The landing page: the model, and how to send it requests."""
+    async def bundle(self, _: Request) -> Response:
+        """The model, its signature and example, and facts of its bundle."""
         service = self.service
-        text = landing_page(
-            service.model,
-            engine=service.engine_label,
-            state=service.state.value,
-            url=str(request.base_url),
-            auth=self.options.token_file is not None,
-        )
+        document = facts(service.model, engine=service.engine_label, state=service.state.value)
+        return Response(orjson.dumps(document, default=str), media_type=JSON)
+
+    async def page(self, request: Request) -> Response:
+        """The page that tries the model and shows its charts."""
+        text = landing_page(self.service.model, url=str(request.base_url), auth=self.options.token_file is not None)
         return HTMLResponse(text, headers={"Content-Security-Policy": CSP})

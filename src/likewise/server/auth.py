@@ -20,11 +20,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("likewise.server")
 
-OPEN_PATHS = frozenset({"/ping", "/health", "/ready", "/v2/health/live", "/v2/health/ready"})
-"""Health checks, open without a token because load balancers have none."""
+OPEN_PATHS = frozenset({"/ping", "/health", "/ready", "/v2/health/live", "/v2/health/ready", "/"})
+"""Open without a token: health checks, because load balancers have none, and the page, which has a field for it."""
+
+OPEN_FILES = "/page/"
+"""The prefix of the page's own files, the same for every model."""
 
 CHALLENGE = 'Basic realm="likewise", charset="UTF-8", Bearer realm="likewise"'
 """The WWW-Authenticate header of a 401.  Basic comes first because browsers prompt the user only for Basic."""
+
+BEARER = CHALLENGE.rpartition(", ")[2]
+"""The challenge for a client that sent a Bearer token, as the page does: its browser must not prompt the user."""
 
 _MAX_HEADER = 16 * 1024  # characters of an Authorization header; longer ones are rejected
 _SETTLED_NS = 1_000_000_000  # a file modified more recently may change again within the same timestamp
@@ -38,6 +44,16 @@ def tokens_in(content: bytes) -> list[bytes]:
     """The tokens in a file's content, one per line; blank lines and lines starting with `#` are ignored."""
     lines = [line.strip() for line in content.removeprefix(b"\xef\xbb\xbf").splitlines()]
     return [line for line in lines if line and not line.startswith(b"#")]
+
+
+def is_open(path: str) -> bool:
+    """Whether requests for this path need no token."""
+    return path in OPEN_PATHS or path.startswith(OPEN_FILES)
+
+
+def challenge(sent: str) -> str:
+    """The WWW-Authenticate header of a 401 for a request with this Authorization header."""
+    return BEARER if sent.strip().lower().startswith("bearer ") else CHALLENGE
 
 
 def authorization(token_file: str | Path | None) -> dict[str, str]:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from likewise.core.errors import BodyTimeout, LikewiseError, MethodNotAllowed, RouteNotFound, Unauthorized
-from likewise.server.auth import CHALLENGE
+from likewise.server.auth import challenge
 from likewise.wire import JSON
 
 
@@ -25,15 +25,18 @@ def error_body(error: LikewiseError, path: str = "") -> bytes:
     return orjson.dumps(body, default=str)
 
 
-def error_response(error: LikewiseError, path: str = "") -> Response:
-    """The response for `error`: `error_body` with its HTTP status and headers."""
+def error_response(error: LikewiseError, path: str = "", authorization: str = "") -> Response:
+    """The response for `error`: `error_body` with its HTTP status and headers.
+
+    authorization: the request's header of that name, on which the challenge of a 401 depends.
+    """
     headers = {}
     if isinstance(error, BodyTimeout):
         headers["Connection"] = "close"  # the rest of the body may still arrive and must not be parsed as a request
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     if isinstance(error, Unauthorized):
-        headers["WWW-Authenticate"] = CHALLENGE
+        headers["WWW-Authenticate"] = challenge(authorization)
     return Response(error_body(error, path), error.status, headers, media_type=JSON)
 
 

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from likewise.core.errors import Draining, LikewiseError
 from likewise.server.access import CLIENT_CLOSED_REQUEST, AccessLog, now, trace_of
-from likewise.server.auth import OPEN_PATHS, Tokens
+from likewise.server.auth import Tokens, is_open
 from likewise.server.compression import Compression, compression_of
 from likewise.server.error_responses import error_response
 from likewise.server.hosts import Hosts
@@ -35,7 +35,18 @@ _EXCHANGE = "likewise.exchange"  # key in a request's scope
 _VALID_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 _STATIC = frozenset(
     (
-        *("/invocations", "/ping", "/health", "/ready", "/version", "/metrics", "/openapi.json", "/docs", "/"),
+        *(
+            "/invocations",
+            "/ping",
+            "/health",
+            "/ready",
+            "/version",
+            "/metrics",
+            "/openapi.json",
+            "/bundle.json",
+            "/docs",
+            "/",
+        ),
         *("/v2", "/v2/health/live", "/v2/health/ready"),
     )
 )
@@ -88,7 +99,7 @@ class ServerMiddleware:
         try:
             if self.hosts is not None:
                 self.hosts.check(scope)
-            if self.tokens is not None and exchange.path not in OPEN_PATHS:
+            if self.tokens is not None and not is_open(exchange.path):
                 self.tokens.check(exchange.headers)
             handler = self.hot.get(exchange.path) if scope["method"] == "POST" else None
             await (handler or self.app)(scope, receive, send)
@@ -117,7 +128,8 @@ class ServerMiddleware:
                 remedy=f"report it with the log lines of request {exchange.request_id}",
             )
         exchange.error_code = error.code
-        await error_response(error, exchange.path)(scope, receive, send)
+        sent = exchange.headers.get("authorization", "")
+        await error_response(error, exchange.path, sent)(scope, receive, send)
 
     def _record(self, exchange: _Exchange, scope: Scope) -> None:
         route, ended = _route(exchange.path), time.perf_counter()
@@ -205,7 +217,8 @@ def _route(path: str) -> str:
     """The route label for metrics: a fixed set, so that clients cannot create new labels."""
     if path in _STATIC:
         return path
-    if path.startswith("/docs/"):
-        return "/docs/{file}"
+    for folder in ("/docs/", "/page/"):
+        if path.startswith(folder):
+            return folder + "{file}"
     match = _MODEL.fullmatch(path)
     return f"/v2/models/{{model}}{'/versions/{version}' if match[1] else ''}{match[2] or ''}" if match else "other"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +18,8 @@ class ServedModel:
     """What the service shows of its model, and what it needs to decode requests.
 
     name: display name, such as the model's URI.  digest, build: of the bundle.  example: a JSON request body, MLflow's
-    `serving_input_example.json`.  version: the registered model version, or an empty string.
+    `serving_input_example.json`.  version: the registered model version, or an empty string.  facts: more about the
+    bundle for `/bundle.json`, as plain JSON.
     """
 
     name: str
@@ -26,6 +28,7 @@ class ServedModel:
     signature: Signature = field(default_factory=Signature)
     example: bytes | None = None
     version: str = ""
+    facts: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def model_name(self) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from likewise.bundles.open import open_exactly
@@ -84,7 +85,7 @@ class ReplicaService:
 
 
 class ReplicaApp:
-    """The app behind the route prefix: a POST to the prefix itself goes to `/invocations`, a GET to the index page.
+    """The app behind the route prefix: a POST to the prefix goes to `/invocations`, a GET is redirected to the page.
 
     Ray adds `X-Request-Id` to every request that has none, and to every response, so this app removes the server's own.
     split: the app that handles inference requests while a canary runs.
@@ -99,6 +100,9 @@ class ReplicaApp:
             await self.inner(scope, receive, send)
             return
         prefix = scope.get("root_path", "")
+        if scope["path"] == prefix and scope["method"] in ("GET", "HEAD") and prefix:  # the page's links are relative
+            await RedirectResponse(f"{prefix.rpartition('/')[2]}/")(scope, receive, send)
+            return
         if scope["path"].removeprefix(prefix) in ("", "/"):
             path = prefix + ("/invocations" if scope["method"] == "POST" else "/")
             scope = {**scope, "path": path, "raw_path": path.encode()}
