@@ -60,6 +60,9 @@ class Metrics(Observer):
         self._repeated = self._unlabelled(Counter, "repeated_items", "Items run again, because their run was ended.")
         self._shed = self._metric(Counter, "shed", "Requests rejected on arrival.", "reason")
         self._lines_lost = self._unlabelled(Counter, "log_lines_lost", "Lines of the access log that were not written.")
+        self._captured = self._unlabelled(Counter, "captured_rows", "Rows of requests written to the capture folder.")
+        text = "Rows of sampled requests that were not written to the capture folder."
+        self._capture_dropped = self._unlabelled(Counter, "capture_dropped", text)
         self._gauges = {name: self._unlabelled(Gauge, name, text) for name, text in GAUGES.items()}
 
     # --- events of the data plane ------------------------------------------------------------------------------------
@@ -105,6 +108,14 @@ class Metrics(Observer):
     def lines_lost(self, lines: int) -> None:
         """Record lines of the access log that were not written."""
         self._lines_lost.inc(lines)
+
+    def captured(self, rows: int) -> None:
+        """Record rows that were written to the capture folder."""
+        self._captured.inc(rows)
+
+    def capture_dropped(self, rows: int) -> None:
+        """Record rows of sampled requests that were not written."""
+        self._capture_dropped.inc(rows)
 
     def exposition(self, accept: str, **gauges: float) -> tuple[bytes, str]:
         """The metrics page in the format that the Accept header requests, and its content type."""

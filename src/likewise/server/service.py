@@ -135,6 +135,10 @@ class ModelService:
             return await submit_sliced(self._plane, call.table.split(call.params), len(call.table))
         return await self._plane.submit(call.items(self._row_wise), large=large)
 
+    def by_row(self, call: DecodedRequest) -> bool:
+        """Whether `predict` returns one result per row of the request."""
+        return call.by_row(self._row_wise)
+
     def predictions(self, call: DecodedRequest, results: list[Result]) -> object:
         """The predictions of one request; raises the error of the first row that failed.
 
