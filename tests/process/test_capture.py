@@ -52,9 +52,13 @@ async def _requests(service: Service) -> None:
             assert (await client.post("/invocations", json=body, headers=headers)).status_code == 200
 
         await asyncio.gather(*map(post, range(40)))
-        await client.post("/invocations", json={"inputs": ["ä\ud7ff"]}, headers={"X-Request-Id": "plain"})
+        await client.post(
+            "/invocations", json={"dataframe_records": [{"text": "ä\ud7ff"}]}, headers={"X-Request-Id": "plain"}
+        )
         await client.post("/invocations", content="{", headers={"X-Request-Id": "unreadable"})
-        await client.post("/invocations", json={"inputs": ["x"] * 3000}, headers={"X-Request-Id": "large"})
+        await client.post(
+            "/invocations", json={"dataframe_records": [{"text": "x"}] * 3000}, headers={"X-Request-Id": "large"}
+        )
         infer = {"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["tensor"]}]}
         await client.post("/v2/models/kinds/infer", json=infer, headers={"X-Request-Id": "v2"})
 
@@ -160,7 +164,7 @@ def test_a_folder_that_cannot_be_written_stops_the_start(tmp_path: Path) -> None
     (tmp_path / "file").touch()
     with started(tmp_path / "log", "upper", capture=str(tmp_path / "file")) as process:
         error: Any = process.event("error")
-        assert error["error_code"] == "OUTPUT_REFUSED"
+        assert error["code"] == "OUTPUT_REFUSED"
         assert "--capture" in error["remedy"]
 
 
@@ -175,7 +179,7 @@ def upper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path
     options = ("--trust", "--in-process", "-p", "0", "--capture", str(folder / "files"), "--json")
     for again in (False, True):
         with running([*LIKEWISE, "serve", str(bundle), *options], folder / "log") as process:
-            url = str(process.event("url"))
+            url = str(process.document()["url"])
             if again:
                 yield bundle, folder / "files", url
                 return

@@ -61,6 +61,7 @@ class ModelService:
         """Current values for the gauges of `Metrics`."""
         plane, pids = self._plane, getattr(self._engine, "pids", ())
         return {
+            "ready": self.is_ready,
             "queue_items": plane.waiting_items if plane else 0,
             "queue_tokens": plane.waiting_tokens if plane else 0,
             "workers": len(pids),
@@ -110,6 +111,15 @@ class ModelService:
         self.check_usable()
         if self._plane is not None:
             self._plane.check_free()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `check_ready` does not raise."""
+        try:
+            self.check_ready()
+        except NotReady:
+            return False
+        return True
 
     def check_usable(self) -> None:
         """Raise NotReady, with the reason, unless requests are served at once, or as soon as a worker is replaced."""

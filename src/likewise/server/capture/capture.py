@@ -22,7 +22,7 @@ FILE_BYTES = 16 << 20  # of the bodies of its requests
 HELD_BYTES = 64 << 20  # requests that are not written yet; others are dropped
 COLLECT_S = 0.5  # the thread handles what has arrived in this time at once, as each switch of threads takes time
 CELL_BYTES = 100  # memory of a decoded value
-CLOSE_S = 1.5
+CLOSE_S = 5.0  # a stopping server usually has most of its drain time left
 
 
 class Capture:
@@ -66,6 +66,8 @@ class Capture:
         self._closing.set()
         self._wake.set()
         await asyncio.to_thread(self._thread.join, CLOSE_S)
+        if self._thread.is_alive():
+            logger.warning("captured requests are lost: they were not written within %g s", CLOSE_S)
 
     def add(self, sample: Sample, answer: Answer) -> None:
         """Queue a request whose response was sent, if its id is in the sample; must be called on an event loop."""
@@ -81,6 +83,7 @@ class Capture:
             self._wake.set()
 
     def _work(self) -> None:
+        self._columns.parquet([])  # Arrow imports pandas now, if it is installed, and not when the server stops
         closing = False
         while not closing:
             self._wake.wait(max(0.0, self._due - time.monotonic()) if self._records else None)
