@@ -37,6 +37,7 @@ BENCHMARKS: dict[str, Callable[[Options], dict[str, object]]] = {
     "spark-memory": scoring.spark_memory,
     "flavours": flavours.flavours,
     "trivial": serving.trivial,
+    "capture": serving.capture,
     "cached": serving.cached,
     "lone": overhead.lone,
     "served": overhead.served,

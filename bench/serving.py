@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from bench import wrk
-from bench.model import bodies, body, subject, texts, upper
+from bench.model import FOLDER, bodies, body, subject, texts, upper
 from bench.options import Options
 from bench.servers import Server, likewise_serve, mlflow_serve, running
 
@@ -33,6 +33,14 @@ def trivial(options: Options) -> dict[str, object]:
         "likewise serve": likewise_serve(model.bundle, "--trust"),
     }
     return _compare(compared, options, fresh=NUMBERED)
+
+
+def capture(options: Options) -> dict[str, object]:
+    """The trivial model with and without the capture of a tenth of its requests."""
+    plain = likewise_serve(upper().bundle, "--trust", "--in-process")
+    folder = str(FOLDER / "captures")
+    captured = [*plain, "--capture", folder, "--capture-rate", "0.1", "--capture-mb", "100"]
+    return _compare({"without": plain, "with": captured}, options, fresh=NUMBERED)
 
 
 def cached(options: Options) -> dict[str, object]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from tests.support.machine import need_program
 from tests.support.processes import free_port, run, running
-from tests.support.scheduling import UNTESTED
 from tests.support.service import Service, served
 from tests.support.waiting import until
 
@@ -26,9 +25,7 @@ VARIABLES = {"$bundle": ".*", "$instance": ".*", "$__rate_interval": "10s"}
 
 
 def program(name: str) -> str:
-    if (found := shutil.which(name)) is None:
-        pytest.skip(f"{UNTESTED}monitoring: {name} is not installed (Debian package prometheus)")
-    return found
+    return need_program(name, "prometheus", "monitoring")
 
 
 def panels() -> list[dict[str, Any]]:
