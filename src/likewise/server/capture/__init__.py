@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from likewise.server.capture.capture import Capture
 from likewise.server.capture.columns import Answer, Sample
 from likewise.server.capture.folder import CaptureFolder
@@ -22,7 +24,11 @@ def capture_of(options: ServerOptions, model: ServedModel, metrics: Metrics) -> 
     if options.capture is None:
         return None
     return Capture(
-        CaptureFolder(options.capture, options.capture_bytes, options.capture_days * DAY_S),
+        CaptureFolder(
+            Path(options.capture),  # text, from Ray's JSON
+            options.capture_bytes,
+            options.capture_days * DAY_S,
+        ),
         model.signature,
         rate=options.capture_rate,
         bundle=model.digest,

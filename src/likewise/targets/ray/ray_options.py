@@ -90,7 +90,7 @@ class RayOptions:
 
     capture: str | None = option(
         None,
-        "Folder of each node in which its replicas capture requests with their predictions, including all texts in them.",
+        "Folder of each node in which replicas capture requests and predictions, including all texts in them.",
     )
     capture_rate: float = option(1.0, "Fraction of the requests to capture, chosen by a hash of the request id.")
     capture_bytes: int = option(1024 * 1024 * 1024, "Maximum size of the captured files in that folder.")
