@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from bench import wrk
-from bench.model import bodies, body, subject, texts, upper
+from bench.model import FOLDER, bodies, body, subject, texts, upper
 from bench.options import Options
 from bench.servers import Server, likewise_serve, mlflow_serve, running, started
 
@@ -46,6 +46,14 @@ def telemetry(options: Options) -> dict[str, object]:
     taken: Mapping[str, Sequence[wrk.Figures]] = result["rounds"]  # type: ignore[assignment]
     rates = {name: one["rps"] for name, one in wrk.medians(taken).items()}
     return {**result, "ratios": {name: round(rate / rates["off"], 3) for name, rate in rates.items()}}
+
+
+def capture(options: Options) -> dict[str, object]:
+    """The trivial model with and without the capture of a tenth of its requests."""
+    plain = likewise_serve(upper().bundle, "--trust", "--in-process")
+    folder = str(FOLDER / "captures")
+    captured = [*plain, "--capture", folder, "--capture-rate", "0.1", "--capture-mb", "100"]
+    return _compare({"without": plain, "with": captured}, options, fresh=NUMBERED)
 
 
 def cached(options: Options) -> dict[str, object]:

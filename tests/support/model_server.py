@@ -243,8 +243,9 @@ def main() -> int:
 
 def serve(arguments: argparse.Namespace) -> None:
     options = {"port": 0, **arguments.options}
-    if "token_file" in options:
-        options["token_file"] = Path(options["token_file"])
+    for name in ("token_file", "capture"):
+        if name in options:
+            options[name] = Path(options[name])
     server_options = ServerOptions(**options)
     end_in_time(server_options.end_s)
 

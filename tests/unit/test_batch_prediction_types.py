@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from tests.support.batch.scoring import TEXT, names, quarantined, read, run_job, texts, write
 
 from likewise.batch import JobReport, sinks
-from likewise.batch.formats.prediction_types import all_merged, decode, encode, kind_of, merged
+from likewise.batch.formats.prediction_types import all_merged, kind_of, merged
 from likewise.batch.values import as_cell
 from likewise.core.errors import Interrupted, OutputRefused
 from likewise.core.isolation import StopSignal
 from likewise.core.items import Row
 from likewise.core.signature import Signature
+from likewise.core.tagged_json import decode, encode
 
 OPEN = Signature(TEXT.inputs)
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 6)

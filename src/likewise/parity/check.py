@@ -21,6 +21,7 @@ from likewise.engine.engine_options import EngineOptions
 from likewise.parity.backends import Backend, backend, jobs
 from likewise.parity.backends.scored import like
 from likewise.parity.batches import batches, predict_batch
+from likewise.parity.captured import captured_set
 from likewise.parity.compare import Difference, Mismatch, RefusedRow, Tolerance, compare, paths, shown, via_json
 from likewise.parity.comparison import Comparison
 from likewise.parity.golden import EXPECTED, Golden, content, golden_set
@@ -67,7 +68,9 @@ def verify(
         bundle.trust.require_bundle(bundle)
     seed = secrets.randbelow(1 << 31) if options.seed is None else options.seed
     scored = next((each.scored for each in backends if each.scored is not None), None)
-    golden = golden_set(options, bundle.model_path, bundle.signature, scored, seed)
+    golden = captured_set(options, bundle.signature, seed)
+    if golden is None:
+        golden = golden_set(options, bundle.model_path, bundle.signature, scored, seed)
     for each in backends:
         if each.job and each.scored is None:
             jobs.refuse(golden, each.name)

@@ -152,7 +152,7 @@ def golden_set(
     header = Header(options.header, signature, options.column)
     source = open_source(path, header=header) if options.golden is not None else open_scored(path)
     return _Reading(source, model, signature, options).golden(
-        path, None if options.wanted is None else _Sample(options.wanted, seed)
+        path, None if options.wanted is None else Sample(options.wanted, seed)
     )
 
 
@@ -196,7 +196,7 @@ def open_scored(path: str) -> Files:
 
 
 @dataclass
-class _Sample:
+class Sample:
     """Chooses rows at random while all are read once, each with the same probability.
 
     Source: J. S. Vitter, Random sampling with a reservoir, ACM TOMS 11 (1985), algorithm R.
@@ -248,7 +248,7 @@ class _Reading:
         self._decode = Decoder(signature)
         self._fit_params = ParamsFitter(signature)
 
-    def golden(self, path: str, sample: _Sample | None) -> Golden:
+    def golden(self, path: str, sample: Sample | None) -> Golden:
         """Read all rows, or a sample."""
         kept: dict[int, _Read] = {}
         number = 0

@@ -22,6 +22,7 @@ from likewise.core.engine import Engine
 from likewise.dataplane import PlaneOptions
 from likewise.server.access import AccessLog
 from likewise.server.auth import Tokens
+from likewise.server.capture import capture_of
 from likewise.server.codec import Codec, mlflow_codec
 from likewise.server.description import describe
 from likewise.server.error_responses import on_http_error
@@ -57,8 +58,8 @@ def create_app(
 
     `open_engine` is called once, in a thread, when the app starts.  `/ping` and `/ready` return 200 after a warm-up
     inference on the model's example; `app.state.service` has the current state.  Raises WrongUsage for a token file
-    without tokens, for an invalid origin, and for unsupported
-    settings of OpenTelemetry in the environment; MissingExtra if they request traces without it.
+    without tokens, for an invalid origin, and for unsupported settings of OpenTelemetry in the environment; MissingExtra
+    if they request traces without it; what `capture_of` raises.
     codec: replaces MLflow's codec for `/invocations`.  routes: matched before the service's own, so they can override
     them.  middleware: wraps the whole app.
     """
@@ -74,7 +75,8 @@ def create_app(
     log = AccessLog(on_lost=metrics.lines_lost)
     traces = _traces(service)
     in_flight, lanes = InFlight(options.in_flight_bytes, partial(metrics.shed, "in_flight")), Lanes()
-    handler = partial(InvocationHandler, service, options, in_flight, lanes)
+    capture = capture_of(options, model, metrics)
+    handler = partial(InvocationHandler, service, options, in_flight, lanes, captures=capture is not None)
     invocations = handler(codec or mlflow_codec(model.signature, options.cells_limit))
     all_routes = [
         *routes,
@@ -93,10 +95,13 @@ def create_app(
         log_all=options.access_log,
         across=cross_origin(options),
         traces=traces,
+        capture=capture,
     )
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        if capture is not None:
+            capture.start()
         loading = asyncio.create_task(service.start())
         try:
             yield
@@ -104,6 +109,8 @@ def create_app(
             loading.cancel()
             await service.stop()
             lanes.close()
+            if capture is not None:
+                await capture.close()
             await log.close()
             if traces is not None:
                 await traces.close()

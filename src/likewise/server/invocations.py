@@ -13,14 +13,16 @@ from starlette.types import Message, Receive, Scope, Send
 
 from likewise.core.errors import DeadlineExceeded
 from likewise.dataplane import Timing
+from likewise.core.results import Result
 from likewise.server.body import read_body
+from likewise.server.capture import Sample
 from likewise.server.codec import Codec, Encoded
 from likewise.server.in_flight import InFlight, Share
 from likewise.server.lane import LARGE_BYTES, Lanes
 from likewise.server.server_options import ServerOptions
 from likewise.server.server_timing import timing_of, with_timing
 from likewise.server.service import ModelService
-from likewise.wire import PARQUET
+from likewise.wire import PARQUET, DecodedRequest
 from likewise.wire.cells import estimated_cells
 
 T = TypeVar("T")
@@ -29,6 +31,7 @@ ON_LOOP_BYTES = 16 * 1024  # larger bodies are decoded in a thread, so that othe
 CELL_BYTES = 100  # memory of a decoded cell, with its part of a row; an object of JSON takes twice as much
 SEND_BYTES = 256 * 1024  # a larger response is sent in parts, each after the client has read most of those before it
 WATCH_AFTER_S = 0.01  # a faster request gains nothing from noticing that its client disconnected
+SAMPLE = "likewise.sample"  # key in a request's scope
 ABORT = "likewise.abort"  # ASGI extension of `protocol`, whose "call" closes the connection at once
 
 
@@ -36,7 +39,8 @@ ABORT = "likewise.abort"  # ASGI extension of `protocol`, whose "call" closes th
 class InvocationHandler:
     """The ASGI app of one route; raises LikewiseError and ClientDisconnect.
 
-    check: called before the body is read; raises to reject the request.
+    check: called before the body is read; raises to reject the request.  captures: whether decoded requests are left in
+    the scope under SAMPLE, for `capture`.
     """
 
     service: ModelService
@@ -45,6 +49,7 @@ class InvocationHandler:
     lanes: Lanes
     codec: Codec
     check: Callable[[Scope], None] | None = None
+    captures: bool = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.check is not None:
@@ -58,12 +63,11 @@ class InvocationHandler:
             deadline = asyncio.get_running_loop().time() + options.deadline_s
             parquet = PARQUET in headers.get("content-type", "").lower()
             if len(body) > ON_LOOP_BYTES or parquet:
-                response = await self._until(
-                    deadline, receive, self._large(body, headers, share, timing, waits=parquet)
-                )
+                arriving = self._large(scope, body, headers, share, timing, waits=parquet)
+                response = await self._until(deadline, receive, arriving)
             else:
                 call, encode = self.codec(body, headers)
-                results = await _while_connected(receive, self.service.predict(call, timing=timing))
+                results = await _while_connected(receive, self._predict(scope, call, len(body), timing))
                 response = encode(self.service.predictions(call, results))
             if timing is not None:
                 response = with_timing(response, timing, headers)
@@ -80,8 +84,18 @@ class InvocationHandler:
                 remedy="send fewer rows per request, or raise the deadline",
             ) from error
 
+    async def _predict(
+        self, scope: Scope, call: DecodedRequest, size: int, timing: Timing | None, *, large: bool = False
+    ) -> list[Result]:
+        """The results of a request, whose body had `size` bytes."""
+        if not self.captures:
+            return await self.service.predict(call, large=large, timing=timing)
+        sample = scope[SAMPLE] = Sample(call, size, self.service.by_row(call))
+        sample.results = await self.service.predict(call, large=large, timing=timing)
+        return sample.results
+
     async def _large(
-        self, body: bytes, headers: Headers, share: Share, timing: Timing | None, *, waits: bool
+        self, scope: Scope, body: bytes, headers: Headers, share: Share, timing: Timing | None, *, waits: bool
     ) -> Encoded:
         """The response to a body whose decoding would block the event loop."""
         size = len(body)
@@ -90,7 +104,7 @@ class InvocationHandler:
             share.grow(size + CELL_BYTES * min(cells, self.options.cells_limit))
         call, encode = await self.lanes.run(size, waits, self.codec, body, headers)
         share.grow(size + CELL_BYTES * len(call.table) * len(call.table.columns or ("",)))
-        results = await self.service.predict(call, large=True, timing=timing)
+        results = await self._predict(scope, call, size, timing, large=True)
         return await self.lanes.run(size, False, lambda: encode(self.service.predictions(call, results)))
 
     async def _send(self, scope: Scope, send: Send, response: Encoded, share: Share, deadline: float) -> None:

@@ -15,7 +15,9 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384)
 RATIO = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1.0)
+SHED, ENDED = ("deadline", "queue", "in_flight"), ("timeout", "death", "overdue")  # reasons
 GAUGES = {
+    "ready": "1 if the model is loaded and warm, and requests are accepted; else 0.",
     "queue_items": "Items waiting for the engine.",
     "queue_tokens": "Tokens waiting for the engine.",
     "workers": "Worker processes that have loaded the model.",
@@ -59,7 +61,13 @@ class Metrics(Observer):
         self._ended = self._metric(Counter, "ended_runs", text, "reason")
         self._repeated = self._unlabelled(Counter, "repeated_items", "Items run again, because their run was ended.")
         self._shed = self._metric(Counter, "shed", "Requests rejected on arrival.", "reason")
+        for metric, reasons in ((self._shed, SHED), (self._ended, ENDED)):
+            for reason in reasons:  # from 0, because Prometheus sees no increase in a new time series
+                metric.labels(bundle, reason)
         self._lines_lost = self._unlabelled(Counter, "log_lines_lost", "Lines of the access log that were not written.")
+        self._captured = self._unlabelled(Counter, "captured_rows", "Rows of requests written to the capture folder.")
+        text = "Rows of sampled requests that were not written to the capture folder."
+        self._capture_dropped = self._unlabelled(Counter, "capture_dropped", text)
         self._gauges = {name: self._unlabelled(Gauge, name, text) for name, text in GAUGES.items()}
 
     # --- events of the data plane ------------------------------------------------------------------------------------
@@ -105,6 +113,14 @@ class Metrics(Observer):
     def lines_lost(self, lines: int) -> None:
         """Record lines of the access log that were not written."""
         self._lines_lost.inc(lines)
+
+    def captured(self, rows: int) -> None:
+        """Record rows that were written to the capture folder."""
+        self._captured.inc(rows)
+
+    def capture_dropped(self, rows: int) -> None:
+        """Record rows of sampled requests that were not written."""
+        self._capture_dropped.inc(rows)
 
     def exposition(self, accept: str, **gauges: float) -> tuple[bytes, str]:
         """The metrics page in the format that the Accept header requests, and its content type."""

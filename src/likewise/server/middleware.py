@@ -18,9 +18,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from likewise.core.errors import Draining, LikewiseError
 from likewise.server.access import CLIENT_CLOSED_REQUEST, AccessLog, now, trace_of
 from likewise.server.auth import Tokens, is_open
+from likewise.server.capture import Answer, Capture
 from likewise.server.compression import Compression, compression_of
 from likewise.server.error_responses import error_response
 from likewise.server.hosts import Hosts
+from likewise.server.invocations import SAMPLE
 from likewise.server.metrics import Metrics
 from likewise.server.service import ModelService, ServiceState
 
@@ -73,6 +75,7 @@ class ServerMiddleware:
     log_all: bool
     across: Callable[[ASGIApp], ASGIApp] | None
     traces: Traces | None = None
+    capture: Capture | None = None
 
     def __post_init__(self) -> None:
         self._handle: ASGIApp = self._respond if self.across is None else self.across(self._respond)
@@ -138,6 +141,19 @@ class ServerMiddleware:
         if self.traces is not None and exchange.trace is not None:
             code = exchange.error_code or ("client_disconnected" if exchange.status == CLIENT_CLOSED_REQUEST else "")
             self.traces.end(exchange.trace, scope, route, exchange.status, (exchange.started, ended), code)
+        if self.capture is not None and (sample := scope.get(SAMPLE)) is not None:
+            self.capture.add(
+                sample,
+                Answer(
+                    request_id=exchange.request_id,
+                    route=route,
+                    status=exchange.status,
+                    seconds=seconds,
+                    error_code=exchange.error_code,
+                    engine=self.service.engine_label,
+                    time=now(),
+                ),
+            )
         failed = exchange.status >= 500 and exchange.status != _UNLOGGED
         if not (self.log_all or failed):
             return

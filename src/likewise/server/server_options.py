@@ -125,7 +125,31 @@ class ServerOptions:
         "--log-format FORMAT",
     )
 
+    capture: Path | None = option(
+        None,
+        "Write requests with their predictions to Parquet files in this folder, including all texts in them; needs the "
+        "extra `batch`.",
+        "--capture DIR",
+    )
+    capture_rate: float = option(
+        1.0,
+        "Fraction of the requests to capture, chosen by a hash of the request id, so that replicas agree.",
+        "--capture-rate",
+        min=0.0,
+        max=1.0,
+    )
+    capture_bytes: int = option(
+        1024 * MB,
+        "Maximum size of the captured files; the oldest are deleted.",
+        "--capture-mb",
+        unit=MB,
+        min=1,
+    )
+    capture_days: float = option(30.0, "Age at which captured files are deleted.", "--capture-days DAYS", min=0.001)
+
     def __post_init__(self) -> None:
+        if not 0 <= self.capture_rate <= 1:
+            raise WrongUsage(f"capture_rate is {self.capture_rate:g}, not a fraction", remedy="use for example 0.1")
         if self.in_process and self.workers:
             raise WrongUsage(
                 f"workers is {self.workers}, and in_process runs the model in the server's process",

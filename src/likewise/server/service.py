@@ -61,6 +61,7 @@ class ModelService:
         """Current values for the gauges of `Metrics`."""
         plane, pids = self._plane, getattr(self._engine, "pids", ())
         return {
+            "ready": self.is_ready,
             "queue_items": plane.waiting_items if plane else 0,
             "queue_tokens": plane.waiting_tokens if plane else 0,
             "workers": len(pids),
@@ -111,6 +112,15 @@ class ModelService:
         if self._plane is not None:
             self._plane.check_free()
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether `check_ready` does not raise."""
+        try:
+            self.check_ready()
+        except NotReady:
+            return False
+        return True
+
     def check_usable(self) -> None:
         """Raise NotReady, with the reason, unless requests are served at once, or as soon as a worker is replaced."""
         if self.state is ServiceState.READY and self._plane is not None:
@@ -134,6 +144,10 @@ class ModelService:
         if call.by_row(self._row_wise) and len(call.table) > ROWS:
             return await submit_sliced(self._plane, call.table.split(call.params), len(call.table), timing)
         return await self._plane.submit(call.items(self._row_wise), large=large, timing=timing)
+
+    def by_row(self, call: DecodedRequest) -> bool:
+        """Whether `predict` returns one result per row of the request."""
+        return call.by_row(self._row_wise)
 
     def predictions(self, call: DecodedRequest, results: list[Result]) -> object:
         """The predictions of one request; raises the error of the first row that failed.

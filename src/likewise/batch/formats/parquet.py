@@ -12,9 +12,6 @@ from likewise.batch.formats.prediction_types import (
     Kind,
     all_merged,
     converter,
-    declared_type,
-    decode,
-    encode,
     inferred_array,
     inferred_type,
     kind_of,
@@ -22,11 +19,13 @@ from likewise.batch.formats.prediction_types import (
 )
 from likewise.batch.values import as_cell, unwritable
 from likewise.core.arrow import cast_batch, records_of, without_views
+from likewise.core.arrow_types import declared_type
 from likewise.core.errors import InputInvalid, RowRefused
 from likewise.core.extras import need
 from likewise.core.isolation import isolate
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Field
+from likewise.core.tagged_json import decode, encode
 from likewise.core.text import unicode_fault
 
 Outputs = tuple[Field, ...] | None

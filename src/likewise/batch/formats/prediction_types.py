@@ -1,4 +1,4 @@
-"""Arrow types of predictions: declared by the model's signature, or inferred from all predictions of a job.
+"""Arrow types of predictions that the model's signature does not declare: inferred from all predictions of a job.
 
 An inferred type is a `Kind`, a JSON value that grows with every prediction, so that the journal of a job can store it:
 `"null"`, `"boolean"`, `"integer"` (exact as a double), `"long"` (not exact as a double), `"double"`, `"string"`,
@@ -8,8 +8,6 @@ records, and `"mixed"` for predictions of different types, which become text.
 
 from __future__ import annotations
 
-import base64
-import json
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
@@ -17,40 +15,14 @@ from functools import partial
 from typing import Any
 
 from likewise.batch.values import as_cell
+from likewise.core.arrow_types import SCALARS, list_of
 from likewise.core.casts import EXACT
-from likewise.core.signature import Field
 
 Kind = str | list[Any] | dict[str, Any]
 Convert = Callable[[object], object]
 
 LONGEST = 1 << 63
 MEMBERS = 1000  # names in one record; more are data rather than names, and become text
-
-# MLflow's names of types: Arrow's names
-SCALARS = {
-    "string": "string",
-    "long": "int64",
-    "integer": "int32",
-    "double": "float64",
-    "float": "float32",
-    "boolean": "bool",
-    "binary": "binary",
-    "datetime": "timestamp[us]",
-}
-# NumPy's names of types that Arrow has other names for
-DTYPES = {"str": "string", "float64": "float64", "float32": "float32", "float16": "float32", "bool": "bool"}
-
-
-def declared_type(pa: Any, outputs: Sequence[Field] | None) -> Any:
-    """The Arrow type that the signature's outputs declare: one output's type, or a struct of several; None if open."""
-    fields = outputs or ()
-    types = [_of_spec(pa, field.raw) for field in fields]
-    if not types or None in types:
-        return None
-    if len(types) == 1:
-        return types[0]
-    names = [field.name for field in fields]
-    return None if None in names else pa.struct(list(zip(names, types, strict=True)))
 
 
 def converter(pa: Any, kind: Any) -> Convert:
@@ -117,48 +89,6 @@ def inferred_array(pa: Any, kind: Kind, values: Sequence[object]) -> Any:
     return pa.array(values, inferred_type(pa, kind))
 
 
-def encode(value: object) -> str:
-    """A prediction as JSON text that `decode` restores, NaN, bytes and dates included."""
-    return json.dumps(value, ensure_ascii=False, default=_tagged)
-
-
-def decode(text: str) -> object:
-    """The prediction that `encode` wrote."""
-    return json.loads(text, object_hook=_untagged) if _TAG in text else json.loads(text)
-
-
-def _of_spec(pa: Any, spec: Mapping[str, Any]) -> Any:
-    """The Arrow type of an entry of a signature; None if it leaves the type open."""
-    kind = str(spec.get("type"))
-    if kind == "array":
-        inner = _of_spec(pa, spec.get("items") or {})
-        return None if inner is None else _list_of(pa, inner)
-    if kind == "map":
-        inner = _of_spec(pa, spec.get("values") or {})
-        return None if inner is None else pa.map_(pa.string(), inner)
-    if kind == "object":
-        members = {str(name): _of_spec(pa, member) for name, member in (spec.get("properties") or {}).items()}
-        return None if not members or None in members.values() else pa.struct(list(members.items()))
-    if kind == "tensor":
-        return _of_tensor(pa, spec.get("tensor-spec") or {})
-    return pa.type_for_alias(SCALARS[kind]) if kind in SCALARS else None
-
-
-def _list_of(pa: Any, inner: Any) -> Any:
-    return pa.list_(pa.field("element", inner))  # the name in Parquet files; Arrow's own is `item`
-
-
-def _of_tensor(pa: Any, spec: Mapping[str, Any]) -> Any:
-    dtype = str(spec.get("dtype"))
-    name = "string" if dtype.startswith("<U") else DTYPES.get(dtype, dtype if dtype.lstrip("u") in _INTEGERS else None)
-    if name is None:
-        return None
-    row = pa.type_for_alias(name)
-    for _ in (spec.get("shape") or [-1])[1:]:
-        row = _list_of(pa, row)
-    return row
-
-
 def _converter(pa: Any, kind: Any) -> Convert:
     types = pa.types
     if types.is_struct(kind):
@@ -213,7 +143,7 @@ def _list_kind(values: Sequence[object]) -> Kind:
 
 def _arrow(pa: Any, kind: Kind) -> Any:
     if isinstance(kind, list):
-        return _list_of(pa, _arrow(pa, kind[0]))
+        return list_of(pa, _arrow(pa, kind[0]))
     if isinstance(kind, dict):
         return pa.struct([(name, _arrow(pa, member)) for name, member in kind.items()])
     return pa.timestamp("us", "UTC") if kind == "instant" else pa.type_for_alias(_ARROW[kind])
@@ -226,25 +156,6 @@ def _has_empty_record(kind: Kind) -> bool:
     return isinstance(kind, dict) and (not kind or any(map(_has_empty_record, kind.values())))
 
 
-def _tagged(value: object) -> object:
-    if isinstance(value, (bytes, bytearray)):
-        return {_TAG: ["bytes", base64.b64encode(value).decode()]}
-    if isinstance(value, date):
-        return {_TAG: ["datetime" if isinstance(value, datetime) else "date", value.isoformat()]}
-    raise TypeError(f"{type(value).__name__} has no JSON form")
-
-
-def _untagged(record: dict[str, Any]) -> object:
-    if (tagged := record.get(_TAG)) is None:
-        return record
-    kind, text = tagged
-    if kind == "bytes":
-        return base64.b64decode(text)
-    return date.fromisoformat(text) if kind == "date" else datetime.fromisoformat(text)
-
-
-_TAG = "\ufdd0"  # a code point that Unicode reserves for internal use: no prediction has it as a name
-_INTEGERS = {f"int{bits}" for bits in (8, 16, 32, 64)}
 _KINDS: dict[type, str] = {bool: "boolean", float: "double", str: "string", bytes: "binary", date: "date"}
 _NUMBERS = {frozenset(("integer", "long")): "long", frozenset(("integer", "double")): "double"}
 _ARROW = {**SCALARS, "null": "string", "mixed": "string", "integer": "int64", "date": "date32"}

@@ -93,4 +93,9 @@ def _check_variables(env: Mapping[str, Any]) -> None:
             raise WrongUsage(f"env sets {name!r} to {value!r}", remedy="""use -C env='{"NAME": "value"}'""")
         if name in _RESERVED:
             raise WrongUsage(f"env sets {name}", remedy=f"use the option {_RESERVED[name]!r} instead")
+        if name == "LIKEWISE_CAPTURE":
+            raise WrongUsage(
+                "env sets LIKEWISE_CAPTURE, but these containers can write no files",
+                remedy="run the image yourself, with a volume for the captured requests, or deploy to local",
+            )
     read_options(env)

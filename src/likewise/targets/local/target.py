@@ -188,8 +188,9 @@ def _folder(name: str) -> DeploymentFolder:
 
 def _spec(model: ModelSpec, options: LocalOptions) -> ServiceSpec:
     document = as_json(options)
-    if options.token_file is not None:
-        document["token_file"] = str(options.token_file.absolute())
+    for name in ("token_file", "capture"):
+        if (path := getattr(options, name)) is not None:
+            document[name] = str(path.absolute())
     return ServiceSpec(replace(model, folder=Path(), source=""), document)
 
 

@@ -19,6 +19,7 @@ SERVER = frozenset(
     {
         *("deadline_s", "run_timeout_s", "in_process", "queue_tokens", "cache_bytes"),
         *("body_limit_bytes", "cells_limit", "in_flight_bytes"),
+        *("capture", "capture_rate", "capture_bytes", "capture_days"),
     }
 )
 SCALES = ("initial_replicas", "min_replicas")  # of autoscaling_config: the replicas at the start, by precedence
@@ -87,6 +88,14 @@ class RayOptions:
     in_flight_bytes: int = option(
         200 * 1024 * 1024, "Estimated memory of a replica's requests in flight; further ones are rejected."
     )
+
+    capture: str | None = option(
+        None,
+        "Folder of each node in which replicas capture requests and predictions, including all texts in them.",
+    )
+    capture_rate: float = option(1.0, "Fraction of the requests to capture, chosen by a hash of the request id.")
+    capture_bytes: int = option(1024 * 1024 * 1024, "Maximum size of the captured files in that folder.")
+    capture_days: float = option(30.0, "Age at which captured files are deleted.")
 
     def traced(self) -> bool:
         """Whether the replicas' environment requests traces; raises WrongUsage for an unsupported setting."""

@@ -119,6 +119,11 @@ class SageMakerOptions:
                 )
         from likewise.container.settings import read_options  # imported late, because few commands need it
 
+        if "LIKEWISE_CAPTURE" in (self.env or {}):
+            raise WrongUsage(
+                "env sets LIKEWISE_CAPTURE, but the files of an instance end with it",
+                remedy="remove it, and use SageMaker's own capture: -C data_capture_config=JSON",
+            )
         read_options(self.env or {})  # in the container, a misspelt name would only be a line in the log
 
     def _check_bundle(self) -> None:
