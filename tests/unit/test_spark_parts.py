@@ -29,8 +29,8 @@ from likewise.batch import ScoreOptions
 from likewise.batch.distributed import blob
 from likewise.batch.distributed.assembly import assemble
 from likewise.batch.distributed.chunks import decode, encode
-from likewise.batch.distributed.input_columns import InputColumns
-from likewise.batch.distributed.inputs import FilesInput
+from likewise.batch.inputs import InputColumns
+from likewise.batch.inputs import FilesInput
 from likewise.batch.distributed.local_times import local_batch
 from likewise.batch.distributed.run import Run
 from likewise.batch.distributed.staging import ChunkFile, Staging

@@ -86,14 +86,15 @@ class JobReport:
     def of(
         cls,
         job: ScoreJob,
-        engine: str,
+        label: str,
         counts: Counts,
         input_types: Types = None,
         prediction_type: str | None = None,
         quarantine: str | None = None,
     ) -> Self:
-        """The report of `job` for these counts.  engine: the label of the engine that ran."""
+        """The report of `job` for these counts.  label: of the engine, if no row was scored."""
         bad, seconds = counts.rows - counts.ok, round(counts.seconds, 3)
+        engine = ", ".join(counts.engines) or label
         figures = counts.rows, counts.ok, bad, counts.duplicates, engine, seconds, counts.tokens
         why = counts.reasons, quarantine if bad else None
         return cls(job.bundle, *figures, job.build, input_types, prediction_type, *why)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
+from likewise.batch import reasons
 from likewise.batch.reasons import Reason
 from likewise.core.errors import OutputRefused
 from likewise.core.private_files import open_file
 
 NAME = "journal.jsonl"
+SUMS = ("rows", "ok", "duplicates", "tokens", "answered", "refused")
 DESCRIPTIONS = {  # how error messages name the entries of a fingerprint
     "likewise": "the Likewise version",
     "bundle": "the model",
     "build": "the build of the bundle",
+    "runner": "the runner",
     "engine": "the engine",
     "format": "the output's format",
     "input_format": "the input's format",
@@ -31,11 +34,31 @@ DESCRIPTIONS = {  # how error messages name the entries of a fingerprint
 }
 
 
+@dataclass(frozen=True, slots=True)
+class ChunkCounts:
+    """Counts of one chunk.
+
+    rows: of the chunk. ok: those with a prediction. duplicates, tokens, answered: see `Scorer`. refused: distinct rows
+    on which the model failed; failure: the error of the first of them. engine: its label. kind: what is known of the
+    predictions' type, see `likewise.batch.formats.SealedWriter`.
+    """
+
+    rows: int
+    ok: int
+    duplicates: int = 0
+    tokens: int = 0
+    answered: int = 0
+    refused: int = 0
+    failure: Mapping[str, str] | None = None
+    engine: str = ""
+    kind: Any = None
+
+
 @dataclass(frozen=True)
 class Counts:
-    """Counts since the start of the job. ok: rows with a prediction. answered: distinct ones. seconds: of all runs.
+    """Counts since the start of the job, as in `ChunkCounts`. engines: their labels. seconds: of all runs.
 
-    reasons: why the other rows are quarantined, see `likewise.batch.reasons`.
+    reasons: why rows are quarantined, see `likewise.batch.reasons`.
     """
 
     rows: int = 0
@@ -43,6 +66,8 @@ class Counts:
     duplicates: int = 0
     tokens: int = 0
     answered: int = 0
+    refused: int = 0
+    engines: Sequence[str] = ()
     seconds: float = 0.0
     reasons: Sequence[Reason] = ()
 
@@ -63,6 +88,17 @@ class JournalState(Counts):
     generation: int = 0
     answers: int = 0
     kind: Any = None
+
+    def including(self, counts: ChunkCounts, entries: Iterable[Mapping[str, Any]], seconds: float) -> Self:
+        """The state after one more chunk, with the same files.  entries: of the quarantine.  seconds: of all runs."""
+        return replace(
+            self,
+            **{name: getattr(self, name) + getattr(counts, name) for name in SUMS},
+            chunks=self.chunks + 1,
+            engines=sorted({*self.engines, counts.engine}),
+            seconds=seconds,
+            reasons=reasons.add(self.reasons, entries),
+        )
 
 
 class Journal:

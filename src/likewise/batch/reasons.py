@@ -24,15 +24,6 @@ def add(reasons: Sequence[Reason], entries: Iterable[Mapping[str, Any]]) -> list
     return list(known.values())
 
 
-def combined(parts: Iterable[Sequence[Reason]]) -> list[Reason]:
-    """The reasons of all parts of a job, in their order."""
-    known: dict[object, dict[str, Any]] = {}
-    for part in parts:
-        for reason in part:
-            _count(known, reason)
-    return list(known.values())
-
-
 def described(reasons: Sequence[Reason], quarantined: int) -> list[str]:
     """A line for each reason, the most frequent first.  quarantined: the number of all such rows."""
     frequent = sorted(reasons, key=lambda reason: -reason["rows"])

@@ -1,50 +1,54 @@
-"""The input of a job on several machines."""
+"""The input of a job."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from likewise.batch.columns import inferred_types
-from likewise.batch.distributed.input_columns import InputColumns
-from likewise.batch.distributed.staging import ChunkFile
-from likewise.batch.distributed.tally import Tally
-from likewise.batch.distributed.tasks import ScorePlan
 from likewise.batch.files import InputFile, LocalFile
 from likewise.batch.header import Header
-from likewise.batch.job import Types
-from likewise.batch.sources import Files
+from likewise.batch.job import ScoreJob, Types
+from likewise.batch.sources import Files, open_source
 from likewise.core.errors import InputNotFound
 from likewise.core.signature import Signature
 
 
-class Workers(Protocol):
-    """The workers of a job, which have the model.
+@dataclass(frozen=True, slots=True)
+class InputColumns:
+    """The part of a `Source` that row makers and writers use: the columns, by default those of a frame.
 
-    slots: number of tasks that run at once.  cut: calls `cut_file` with each number below `count`; returns the results.
-    score: calls `score_chunk` for each chunk, and updates the tally while they run.  Both raise the first error.
-    cancel: ends everything that runs.
+    types: a `pyarrow.Schema`; None if the output needs none.  zone: the time zone in which the model takes the times of
+    a table; None for files.
     """
 
+    columns: tuple[str, ...]
+    name: str = "the frame"
+    format: str = "parquet"
+    textual: bool = False
+    types: Any = None
+    zone: str | None = None
+
     @property
-    def slots(self) -> int: ...
+    def parts(self) -> tuple[InputColumns, ...]:
+        """This object: one frame, or files whose columns the driver has compared."""
+        return (self,)
 
-    def cut(self, count: int, arguments: tuple[Any, ...]) -> list[Mapping[str, Any]]: ...
-
-    def score(self, plan: ScorePlan, chunks: Sequence[ChunkFile], tally: Tally) -> None: ...
-
-    def cancel(self) -> None: ...
+    def schema(self) -> Any:
+        """All columns with their types."""
+        return self.types
 
 
 class Input(Protocol):
     """What a job reads.
 
-    format: of the files.  size: bytes, None if unknown.  files: those that the driver can see.  numbered_on: rows are
+    format: of the files.  size: bytes, None if unknown.  files: those that this process can see.  numbered_on: rows are
     numbered across all parts instead of within each.  identity: changes when the content changes, as far as this can be
     detected.  columns: the columns, with types if the output format needs them.  inferred_types: see
-    `likewise.batch.columns.inferred_types`.  cut: writes chunk files of at most `rows` rows to `folder`, and returns
-    the tasks' result for each part.
+    `likewise.batch.columns.inferred_types`.  cut: lets workers write chunk files of at most `rows` rows to `folder`, and
+    returns the tasks' result for each part; see `likewise.batch.distributed`.
     """
 
     format: str
@@ -61,11 +65,14 @@ class Input(Protocol):
 
     def inferred_types(self, signature: Signature) -> Types: ...
 
-    def cut(self, workers: Any, rows: int, folder: str) -> list[Mapping[str, Any]]: ...
+    def cut(self, workers: Any, rows: int, folder: str) -> Sequence[Mapping[str, Any]]: ...
+
+
+InputType = TypeVar("InputType", bound=Input)
 
 
 class FilesInput:
-    """Files on storage that the driver and the workers share, or objects in S3, which workers read directly.
+    """Files on storage that all processes of a job share, or objects in S3.
 
     A row is identified by its file and its position in that file.
     """
@@ -73,38 +80,47 @@ class FilesInput:
     numbered_on = False
 
     def __init__(self, source: Files, header: Header) -> None:
-        self._source = source
+        self.source = source
         self._header = header
         self.format: str = source.format
         self.size: int | None = source.size
 
     @property
     def files(self) -> Sequence[InputFile]:
-        return [_absolute(file) for file in self._source.files]
+        return [_absolute(file) for file in self.source.files]
 
     @property
     def identity(self) -> object:
-        return {file.name: file.identity for file in self.files}
+        return {str(file.path.resolve()) if file.path else file.name: file.identity for file in self.files}
 
     def columns(self, output: str) -> InputColumns:
-        source = self._source
+        source = self.source
         types = None if output == "jsonl" and source.format != "parquet" else source.schema()
         return InputColumns(source.columns, source.name, source.format, source.textual, types)
 
     def inferred_types(self, signature: Signature) -> Types:
-        return inferred_types(self._source, signature)
+        return inferred_types(self.source, signature)
 
-    def cut(self, workers: Workers, rows: int, folder: str) -> list[Mapping[str, Any]]:
+    def cut(self, workers: Any, rows: int, folder: str) -> Sequence[Mapping[str, Any]]:
         try:
-            return workers.cut(len(self.files), (self.files, self.format, self._header, rows, folder))
+            parts: Sequence[Mapping[str, Any]] = workers.cut(
+                len(self.files), (self.files, self.format, self._header, rows, folder)
+            )
         except InputNotFound as error:  # the driver could read the beginning of each file
             raise InputNotFound(f"on a worker: {error.cause}", remedy=self._remedy) from error
+        return parts
 
     @property
     def _remedy(self) -> str:
         if self.files[0].path is None:
             return "give the workers credentials that may read it, and network access to its endpoint"
         return "put INPUT on storage that the driver and all workers can read"
+
+
+def open_files(job: ScoreJob) -> FilesInput:
+    """The files of a job; raises what `open_source` raises."""
+    header = Header(job.options.header, job.signature, job.options.column)
+    return FilesInput(open_source(job.source, job.options.input_format, header), header)
 
 
 def _absolute(file: InputFile) -> InputFile:
