@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
-from likewise.batch.journal import Counts
+from likewise.batch.journal import JournalState
 from likewise.batch.reasons import Reason, described
 from likewise.batch.score_options import ScoreOptions
 from likewise.core.engine import Engine
@@ -87,7 +87,7 @@ class JobReport:
         cls,
         job: ScoreJob,
         label: str,
-        counts: Counts,
+        counts: JournalState,
         input_types: Types = None,
         prediction_type: str | None = None,
         quarantine: str | None = None,

@@ -55,10 +55,13 @@ class ChunkCounts:
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Counts since the start of the job, as in `ChunkCounts`. engines: their labels. seconds: of all runs.
+class JournalState:
+    """A line of the journal: counts since the start of the job, as in `ChunkCounts`, and the lengths of files.
 
-    reasons: why rows are quarantined, see `likewise.batch.reasons`.
+    engines: their labels. seconds: of all runs. reasons: why rows are quarantined, see `likewise.batch.reasons`.
+    chunks: number completed. part: number of the part file being written, -1 before the first; length: its bytes.
+    quarantine, answers: bytes of the quarantine and of the current result log; generation: number of that log.
+    kind: what is known of the predictions' type, see `likewise.batch.formats.SealedWriter`.
     """
 
     rows: int = 0
@@ -70,17 +73,6 @@ class Counts:
     engines: Sequence[str] = ()
     seconds: float = 0.0
     reasons: Sequence[Reason] = ()
-
-
-@dataclass(frozen=True)
-class JournalState(Counts):
-    """A line of the journal.
-
-    chunks: number completed. part: number of the part file being written, -1 before the first; length: its bytes.
-    quarantine, answers: bytes of the quarantine and of the current result log; generation: number of that log.
-    kind: what is known of the predictions' type, see `likewise.batch.formats.SealedWriter`.
-    """
-
     chunks: int = 0
     part: int = -1
     length: int = 0
@@ -104,30 +96,31 @@ class JournalState(Counts):
 class Journal:
     """The journal file of a staging folder: a first line with the job's fingerprint, then a `JournalState` per chunk.
 
-    An incomplete last line, as a killed job may leave it, is dropped.
+    An incomplete last line, as a killed job may leave it, is dropped.  state: what the interrupted job has completed.
+    replaces: whether it may replace an existing output.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / NAME
         self._stream: BinaryIO | None = None
-        self.state = JournalState()
+        self._lines, self._end = _read(self._path)
+        self.state = JournalState(**self._lines[-1]) if len(self._lines) > 1 else JournalState()
+        self.replaces = bool(self._lines) and self._lines[0].get("replaces") is True
 
     def resume(self, fingerprint: Mapping[str, object]) -> bool:
         """Open an existing journal; False if there is none. OutputRefused if its job has another fingerprint."""
-        lines, end = _read(self._path)
-        if not lines:
+        if not self._lines:
             return False
-        check_same_job(lines[0].get("fingerprint") or {}, fingerprint)
-        if len(lines) > 1:
-            self.state = JournalState(**lines[-1])
+        check_same_job(self._lines[0].get("fingerprint") or {}, fingerprint)
         self._stream = open_file(self._path, "r+b")
-        self._stream.truncate(end)
-        self._stream.seek(end)
+        self._stream.truncate(self._end)
+        self._stream.seek(self._end)
         return True
 
     def begin(self, fingerprint: Mapping[str, object], replaces: bool) -> None:
         """Start a new journal. replaces: whether the job may replace an existing output."""
         self._stream = open_file(self._path, "wb")
+        self.state = JournalState()
         self._append({"fingerprint": fingerprint, "replaces": replaces})
 
     def add(self, state: JournalState) -> None:
@@ -145,18 +138,6 @@ class Journal:
         assert self._stream  # noqa: S101  resume or begin is called first
         self._stream.write(json.dumps(entry).encode() + b"\n")
         sync(self._stream)
-
-
-def replaces(folder: Path) -> bool:
-    """Whether the interrupted job in this staging folder may replace an existing output."""
-    lines, _ = _read(folder / NAME)
-    return bool(lines) and lines[0].get("replaces") is True
-
-
-def last_state(folder: Path) -> JournalState:
-    """What the interrupted job in this staging folder has completed."""
-    lines, _ = _read(folder / NAME)
-    return JournalState(**lines[-1]) if len(lines) > 1 else JournalState()
 
 
 def sync(stream: BinaryIO) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from typing import cast
 
 from likewise.batch.chunk_log import ChunkLog
 from likewise.batch.columns import RowMaker
 from likewise.batch.formats import Chunk
-from likewise.batch.inputs import FilesInput, open_files
 from likewise.batch.job import JobReport, ScoreJob
 from likewise.batch.journal import JournalState
 from likewise.batch.result_cache import RowResultCache
@@ -19,7 +19,7 @@ from likewise.batch.run import Run, run_job
 from likewise.batch.score_options import ScoreOptions
 from likewise.batch.scored import score_chunk
 from likewise.batch.scorer import Scorer, prepare
-from likewise.batch.sources import INPUT_CHANGED_REMEDY, Files
+from likewise.batch.sources import INPUT_CHANGED_REMEDY, Files, open_files
 from likewise.core.engine import Work
 from likewise.core.errors import InputInvalid, LikewiseError, WrongUsage
 from likewise.core.results import Failed
@@ -33,15 +33,15 @@ def run(job: ScoreJob) -> JobReport:
     return run_job(job, lambda: open_files(job), _place)
 
 
-def _place(run: Run[FilesInput]) -> None:
+def _place(run: Run) -> None:
     """Score the chunks of the input in this process."""
-    job, source = run.job, run.input.source
+    job, source = run.job, cast(Files, run.input)
     rows = RowMaker(source, job.signature, job.options.column, run.types)
     try:
         label = job.engine.spec.label  # loads the engine, now that input and output have been checked
         state = run.resume(RUNNER, label, label)
         with closing(ChunkLog(run.output.staging, state.chunks, job.output)) as log:
-            scorer = LocalScorer(run, log)
+            scorer = LocalScorer(run, source, log)
             with closing(_ahead(_prepared(source, rows, job, state))) as chunks:
                 for chunk, work in chunks:
                     scorer.score(chunk, work)
@@ -68,9 +68,10 @@ Ready = tuple[Chunk, Sequence[Work | Failed]]
 class LocalScorer:
     """Scores the chunks of one job and adds them to its output."""
 
-    def __init__(self, run: Run[FilesInput], log: ChunkLog) -> None:
+    def __init__(self, run: Run, source: Files, log: ChunkLog) -> None:
         """log: of the results within the current chunk."""
         self._run = run
+        self._source = source
         self._log = log
         self._lines: list[bytes] = []
         cache = RowResultCache(log=self._lines.append)
@@ -83,9 +84,8 @@ class LocalScorer:
     def score(self, chunk: Chunk, work: Sequence[Work | Failed]) -> None:
         """Score a chunk and add it to the output."""
         run, writer = self._run, self._run.output.writer
-        scored = score_chunk(
-            self._scorer, chunk, work, writer, run.job.signature, lambda: self._report_progress(chunk, self._scorer.rows)
-        )
+        on_run = lambda: self._report_progress(chunk, self._scorer.rows)  # noqa: E731
+        scored = score_chunk(self._scorer, chunk, work, writer, run.job.signature, on_run)
         run.add([replace(scored, cached=self._lines)])
         self._lines.clear()
         self._log.begin(run.output.state.chunks)
@@ -94,14 +94,14 @@ class LocalScorer:
 
     def _report_progress(self, chunk: Chunk, rows: int) -> None:
         """Report progress. rows: number of rows of `chunk` scored so far; 0 after it was written."""
-        run, scorer, source = self._run, self._scorer, self._run.input.source
+        run, source = self._run, self._source
+        tokens, duplicates = (self._scorer.tokens, self._scorer.duplicates) if rows else (0, 0)
         if source.rows is None:
             read = self._offset + (chunk.offset - self._offset) * rows / len(chunk)
             fraction = read / max(1, source.size)
         else:
             fraction = (run.output.state.rows + rows) / max(1, source.rows)
-        more = {"rows": rows, "tokens": scorer.tokens, "duplicates": scorer.duplicates} if rows else {}
-        run.report_progress(source.rows, fraction, **more)
+        run.report_progress(source.rows, fraction, rows, tokens, duplicates)
 
 
 def _prepared(source: Files, rows: RowMaker, job: ScoreJob, state: JournalState) -> Iterator[Ready]:

@@ -12,7 +12,6 @@ from likewise.batch.inputs import Input
 from likewise.batch.job import JobReport, ScoreJob, Types
 from likewise.batch.layout import Layout
 from likewise.batch.reasons import described
-from likewise.batch.score_options import ScoreOptions
 from likewise.core.errors import LikewiseError, NothingScored, TooManyQuarantined
 from likewise.core.items import Item
 from likewise.core.results import Failed, Ok, Result
@@ -63,11 +62,6 @@ def fingerprint(
         "input": input_.identity,
         "types": types,
     }
-
-
-def resume_remedy(options: ScoreOptions) -> str:
-    """The remedy for an interrupted job with completed chunks."""
-    return "run the same command again" + ", without --restart," * options.restart + " to resume"
 
 
 def check_outcome(report: JobReport, job: ScoreJob) -> JobReport:

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Generic
+from typing import cast
 
-from likewise.batch.inputs import InputType
+from likewise.batch.columns import inferred_types
+from likewise.batch.formats import RowSource
+from likewise.batch.inputs import Input
 from likewise.batch.job import JobReport, Progress, ScoreJob
 from likewise.batch.journal import JournalState
-from likewise.batch.rows import check_outcome, fingerprint, resume_remedy
+from likewise.batch.rows import check_outcome, fingerprint
 from likewise.batch.scored import Scored
 from likewise.batch.sinks import Output
 from likewise.core.errors import Interrupted, LikewiseError
 
 
-class Run(Generic[InputType]):
+class Run:
     """One run of a job. A runner calls `resume`, and then `add` for each chunk that is not complete, in order.
 
     types: see `likewise.batch.columns.inferred_types`. resumed: rows with results of earlier runs. earlier: seconds
     that those runs took.
     """
 
-    def __init__(self, job: ScoreJob, input_: InputType, output: Output) -> None:
+    def __init__(self, job: ScoreJob, input_: Input, output: Output) -> None:
         self.job = job
         self.input = input_
         self.output = output
-        self.types = input_.inferred_types(job.signature)
+        self.types = inferred_types(cast(RowSource, input_), job.signature)
         self.resumed = 0
         self.earlier = 0.0
         self._label = ""
@@ -47,16 +49,9 @@ class Run(Generic[InputType]):
         self.output.write(results, lambda: self.earlier + self._seconds())
 
     def report_progress(
-        self,
-        total: int | None,
-        fraction: float,
-        *,
-        rows: int = 0,
-        tokens: int = 0,
-        duplicates: int = 0,
-        status: str = "",
+        self, total: int | None, fraction: float, rows: int, tokens: int, duplicates: int, status: str = ""
     ) -> None:
-        """Report progress. rows, tokens, duplicates: in addition to those in the output.  For the rest see `Progress`."""
+        """Report progress, see `Progress`.  rows, tokens, duplicates: in addition to those in the output."""
         state = self.output.state
         counts = state.tokens + tokens, self._seconds(), state.duplicates + duplicates, self.resumed, status
         self.job.progress(Progress(state.rows + rows, total, min(1.0, fraction), *counts))
@@ -73,9 +68,7 @@ class Run(Generic[InputType]):
         return time.monotonic() - self._started
 
 
-def run_job(
-    job: ScoreJob, open_input: Callable[[], InputType], place: Callable[[Run[InputType]], None]
-) -> JobReport:
+def run_job(job: ScoreJob, open_input: Callable[[], Input], place: Callable[[Run], None]) -> JobReport:
     """Run a job, of which `place` scores the chunks; see `likewise.batch.score`."""
     output: Output | None = None
     report: JobReport | None = None
@@ -87,21 +80,20 @@ def run_job(
             report = run.publish()
     except KeyboardInterrupt:  # may come at any time, also while the engine loads
         if report is None or output is None:
-            raise Interrupted("stopped" + _rows_done(output, job), remedy=_resume_remedy(output, job)) from None
+            rows, remedy = _rows_kept(output, job)
+            raise Interrupted(f"stopped{rows}", remedy=remedy) from None
         output.drop_staging()  # the output is complete
     except LikewiseError as error:
         if output is None or not output.done:
             raise
-        remedy = f"{error.remedy}; then {_resume_remedy(output, job)}"
-        raise type(error)(error.cause + _rows_done(output, job), remedy=remedy) from error
+        rows, remedy = _rows_kept(output, job)
+        raise type(error)(error.cause + rows, remedy=f"{error.remedy}; then {remedy}") from error
     return check_outcome(report, job)
 
 
-def _rows_done(output: Output | None, job: ScoreJob) -> str:
-    """The end of an error message: how many rows are complete and kept."""
-    done = output.done if output else 0
-    return f"; {done} rows are done" if done else f" after 0 rows; nothing was written to {job.output}"
-
-
-def _resume_remedy(output: Output | None, job: ScoreJob) -> str:
-    return resume_remedy(job.options) if output is not None and output.done else "run the same command again"
+def _rows_kept(output: Output | None, job: ScoreJob) -> tuple[str, str]:
+    """For error messages: how many rows are complete and kept, and what to do."""
+    again = "run the same command again"
+    if output is None or not output.done:
+        return f" after 0 rows; nothing was written to {job.output}", again
+    return f"; {output.done} rows are done", again + ", without --restart," * job.options.restart + " to resume"

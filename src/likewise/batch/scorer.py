@@ -58,7 +58,7 @@ class Scorer:
         self.rows = self.answered = self.duplicates = self.tokens = 0
 
     def score(self, work: Sequence[Work | Failed], on_run: Callable[[], None] = lambda: None) -> list[Result]:
-        """One result per work, in order; `on_run` is called after each run of the engine, with the counts up to date."""
+        """One result per work, in order; `on_run` is called after each run of the engine, with its counts included."""
         self.answered = self.duplicates = self.tokens = 0
         results: dict[int, Result] = {i: w for i, w in enumerate(work) if isinstance(w, Failed)}
         self.rows = len(results)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -14,7 +14,7 @@ from likewise.batch.chunk_log import rows_kept
 from likewise.batch.formats import RowSource, SealedWriter, Writer, load
 from likewise.batch.inputs import Input
 from likewise.batch.job import ScoreJob
-from likewise.batch.journal import Journal, JournalState, last_state, replaces, sync
+from likewise.batch.journal import Journal, JournalState, sync
 from likewise.batch.layout import MANIFEST, QUARANTINE, Layout, remove, sync_folder, write_errors
 from likewise.batch.scored import Scored
 from likewise.batch.staging import SNAPSHOT, AppendFile, Claim, ResultLog, check, drop
@@ -43,7 +43,7 @@ class Output:
         self._folder = self.staging / "output"
         self._check_existing()
         quarantine.schema()  # fails now, not after hours, if pyarrow is missing
-        self.columns = input_.columns(self.format)
+        self.columns = input_.described(self.format)
         self.writer: Writer = load(self.format).open_writer(cast(RowSource, self.columns), job.signature.outputs)
         self._sealed = self.writer if isinstance(self.writer, SealedWriter) else None
         self._part: AppendFile | None = None
@@ -146,7 +146,12 @@ class Output:
             self._end_part()
             self._seal_parts()
             self._claim.check()
-            publish(self.layout, self._folder, self._part_path(0).name, self._quarantine.path, report)
+            with _new_file(self._folder / QUARANTINE) as stream:
+                quarantine.write_parquet(self._quarantine.path, stream)
+            with _new_file(self._folder / MANIFEST) as stream:
+                stream.write(json.dumps(report, indent=2).encode() + b"\n")
+            sync_folder(self._folder)
+            self.layout.publish(self._folder, self._part_path(0).name)
         self._discard = True  # the staging folder is no longer needed
 
     def discard(self) -> None:
@@ -161,7 +166,7 @@ class Output:
         done = 0
         with suppress(OSError, OutputRefused):
             check(self.staging)
-            state = last_state(self.staging)
+            state = Journal(self.staging).state
             done = state.rows + rows_kept(self.staging, state.chunks) + self.waiting
         if self._discard or not (done or (self.staging / SNAPSHOT).exists()):
             drop(self.staging)
@@ -177,7 +182,7 @@ class Output:
     def _check_existing(self) -> None:
         with write_errors(self.layout.data):
             check(self.staging)
-            restart = self._restart or replaces(self.staging)
+            restart = self._restart or Journal(self.staging).replaces
         try:
             self.layout.check_existing(restart)
         except OutputRefused:
@@ -233,8 +238,10 @@ class Output:
         if self._sealed is None:
             return
         for path in sorted(self.staging.glob("part-*.pieces")):
-            with open_file(path, "rb") as pieces:
-                seal(self._sealed, pieces, self._part_path(_number(path)))
+            part = self._part_path(_number(path))
+            with open_file(path, "rb") as pieces, _new_file(part.with_suffix(".new")) as stream:
+                self._sealed.seal(pieces, stream)
+            part.with_suffix(".new").replace(part)
             sync_folder(self._folder)
             remove(path)
 
@@ -245,28 +252,12 @@ class Output:
         return self.staging / f"part-{number:05d}.pieces" if self._sealed else self._part_path(number)
 
 
-def seal(writer: SealedWriter, pieces: BinaryIO, path: Path) -> None:
-    """Convert `pieces` to the part file `path`, which appears only when it is complete."""
-    new = path.with_suffix(".new")
-    with open_file(new, "wb") as stream:
-        writer.seal(pieces, stream)
+@contextmanager
+def _new_file(path: Path) -> Iterator[BinaryIO]:
+    """Write a file, which is on the disk at the end."""
+    with open_file(path, "wb") as stream:
+        yield stream
         sync(stream)
-    new.replace(path)
-
-
-def publish(layout: Layout, folder: Path, part: str, lines: Path, report: Mapping[str, object]) -> None:
-    """Add quarantine and manifest to the part files in `folder`, and publish all of them under their final names.
-
-    part: name of the first part file. lines: file with the quarantine's JSON lines. report: content of the manifest.
-    """
-    with open_file(folder / QUARANTINE, "wb") as stream:
-        quarantine.write_parquet(lines, stream)
-        sync(stream)
-    with open_file(folder / MANIFEST, "wb") as stream:
-        stream.write(json.dumps(report, indent=2).encode() + b"\n")
-        sync(stream)
-    sync_folder(folder)
-    layout.publish(folder, part)
 
 
 def _number(path: Path) -> int:

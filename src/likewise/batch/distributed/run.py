@@ -13,7 +13,7 @@ from likewise.batch.distributed.staging import ChunkFile, Staging
 from likewise.batch.distributed.tally import Tally
 from likewise.batch.distributed.tasks import ScorePlan
 from likewise.batch.formats import RowSource
-from likewise.batch.inputs import Input, InputType
+from likewise.batch.inputs import Input
 from likewise.batch.job import JobReport, ScoreJob
 from likewise.batch.layout import write_errors
 from likewise.batch.run import Run, run_job
@@ -55,12 +55,12 @@ def model_of(job: ScoreJob) -> ModelSpec:
     return job.model
 
 
-def run(job: ScoreJob, open_input: Callable[[], InputType], workers: Callable[[], Workers]) -> JobReport:
+def run(job: ScoreJob, open_input: Callable[[], Input], workers: Callable[[], Workers]) -> JobReport:
     """Run a job on workers.  workers: makes the model available to them; called once the job has been checked."""
     return run_job(job, open_input, lambda current: _place(current, workers))
 
 
-def _place(run: Run[Any], get_workers: Callable[[], Workers]) -> None:
+def _place(run: Run, get_workers: Callable[[], Workers]) -> None:
     job, output, model = run.job, run.output, model_of(run.job)
     RowMaker(cast(RowSource, output.columns), job.signature, job.options.column)  # fails early if a column is missing
     workers = get_workers()

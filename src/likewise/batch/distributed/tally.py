@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from likewise.batch.distributed.staging import ChunkFile, Staging
 from likewise.batch.journal import ChunkCounts
@@ -13,7 +12,7 @@ from likewise.batch.run import Run
 class Tally:
     """The chunks of a job and their results.  missing: the chunks that have none at the start."""
 
-    def __init__(self, run: Run[Any], staging: Staging, chunks: Sequence[ChunkFile]) -> None:
+    def __init__(self, run: Run, staging: Staging, chunks: Sequence[ChunkFile]) -> None:
         """Add the results of earlier runs that are not in the output yet."""
         self._run = run
         self._output = run.output
@@ -66,6 +65,6 @@ class Tally:
 
     def _report(self) -> None:
         rows, waiting = self._output.waiting, self._waiting.values()
-        more = {"tokens": sum(each.tokens for each in waiting), "duplicates": sum(each.duplicates for each in waiting)}
+        tokens, duplicates = sum(each.tokens for each in waiting), sum(each.duplicates for each in waiting)
         fraction = (self._output.state.rows + rows) / max(1, self._total)
-        self._run.report_progress(self._total, fraction, rows=rows, **more, status=self._status)
+        self._run.report_progress(self._total, fraction, rows, tokens, duplicates, self._status)

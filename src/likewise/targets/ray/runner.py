@@ -8,8 +8,8 @@ from typing import Any
 
 from likewise.batch.distributed.run import model_of
 from likewise.batch.distributed.run import run as run_on
-from likewise.batch.inputs import open_files
 from likewise.batch.job import JobReport, ScoreJob
+from likewise.batch.sources import open_files
 from likewise.core.errors import EngineUnavailable, LikewiseError, TargetUnavailable, WrongUsage
 from likewise.core.extras import need
 from likewise.core.option_fields import nearest

@@ -8,12 +8,11 @@ from typing import Any
 from likewise.batch.files import InputFile
 from likewise.batch.formats import PREDICTIONS
 from likewise.batch.header import Header
-from likewise.batch.inputs import Input, InputColumns, open_files
-from likewise.batch.job import ScoreJob, Types
-from likewise.batch.sources import has_predictions_column, refuse_header
+from likewise.batch.inputs import Input, InputColumns
+from likewise.batch.job import ScoreJob
+from likewise.batch.sources import has_predictions_column, open_files, refuse_header
 from likewise.core.errors import InputNotFound
 from likewise.core.extras import need
-from likewise.core.signature import Signature
 from likewise.targets.spark.jobs import Jobs
 from likewise.targets.spark.session import TIME_ZONE
 
@@ -24,6 +23,7 @@ class TableInput:
     """A table or view in Spark's catalog. Its rows have no fixed identity: they are numbered as they are read."""
 
     format = "parquet"
+    textual = False
     size: int | None = None
     numbered_on = True
     files: Sequence[InputFile] = ()
@@ -47,11 +47,8 @@ class TableInput:
     def identity(self) -> object:
         return {self._name: str(self._types), "zone": self._zone}
 
-    def columns(self, output: str) -> InputColumns:  # noqa: ARG002
+    def described(self, output: str) -> InputColumns:  # noqa: ARG002
         return InputColumns(tuple(self._types.names), self._name, types=self._types, zone=self._zone)
-
-    def inferred_types(self, signature: Signature) -> Types:  # noqa: ARG002
-        return None
 
     def cut(self, workers: Jobs, rows: int, folder: str) -> list[Mapping[str, Any]]:
         return workers.run_on(self._frame, "tasks:read_table", (self._name, self._types, rows, folder))
