@@ -100,10 +100,11 @@ class Journal:
     replaces: whether it may replace an existing output.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, new: bool = False) -> None:
+        """new: ignore an existing journal."""
         self._path = folder / NAME
         self._stream: BinaryIO | None = None
-        self._lines, self._end = _read(self._path)
+        self._lines, self._end = ([], 0) if new else _read(self._path)
         self.state = JournalState(**self._lines[-1]) if len(self._lines) > 1 else JournalState()
         self.replaces = bool(self._lines) and self._lines[0].get("replaces") is True
 
@@ -120,7 +121,6 @@ class Journal:
     def begin(self, fingerprint: Mapping[str, object], replaces: bool) -> None:
         """Start a new journal. replaces: whether the job may replace an existing output."""
         self._stream = open_file(self._path, "wb")
-        self.state = JournalState()
         self._append({"fingerprint": fingerprint, "replaces": replaces})
 
     def add(self, state: JournalState) -> None:

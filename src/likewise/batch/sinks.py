@@ -66,9 +66,9 @@ class Output:
     def resume(self, fingerprint: Mapping[str, object]) -> JournalState:
         """Resume an interrupted job with this fingerprint, or start; OutputRefused if it has another fingerprint."""
         with write_errors(self.layout.data):
-            self._journal = Journal(self.staging)
+            self._journal = Journal(self.staging, new=self._restart)
             self._undo.callback(self._journal.close)
-            if self._restart or not self._journal.resume(fingerprint):
+            if not self._journal.resume(fingerprint):
                 self._refuse_earlier_version()
                 self._claim.clear()
                 self._folder.mkdir()
