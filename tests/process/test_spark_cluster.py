@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tests.support.batch.job_rows import Rows, check, local_rows
+from tests.support.batch.running_job import rewritten
 from tests.support.processes import children, command_of
 from tests.support.spark.bundles import predicted
 from tests.support.spark.cluster import Cluster, below, kill
@@ -106,8 +107,8 @@ def test_job_resumes_after_kills_at_any_point(
             job.reach(round(fraction * ROWS / WINDOW))
             job.kill()
         assert not job.output.exists()
-        rewritten = {name for name, file in job.chunks.items() if done.get(name, file) != file}
-        assert len(rewritten) <= SLOTS  # in progress when the driver died: its executors ran on for a moment
+        # in progress when the driver died: its executors ran on for a moment
+        assert len(rewritten(done, job.chunks)) <= SLOTS
         assert done.keys() <= job.chunks.keys()
         done = job.chunks
     with start(python_workers) as job:

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.support.batch.running_job import RunningJob
 from tests.support.models import save_code, seal
 from tests.support.otlp import check_job, collector
 from tests.support.spark.bundles import PREDICTED, log_of, quick_bundle
@@ -199,16 +196,12 @@ def test_job_of_a_killed_driver_is_resumed(tmp_path: Path) -> None:
     bundle = quick_bundle(tmp_path, 0.01)
     source, output = tmp_path / "in.jsonl", tmp_path / "out"
     source.write_text("".join(json.dumps({"text": f"text {row}"}) + "\n" for row in range(rows)))
-    scored = tmp_path / ".out.likewise-staging" / "scored"
-    before = killed_driver(bundle.path, source, output, window, scored)
+    before = killed_driver(bundle.path, source, output, window)
     assert not output.exists()
-    done = {name: inode_of(scored / name) for name in before}
-    inodes: list[int | None] = []
+    resumed: list[int] = []
     options = ScoreOptions(runner="spark", window=window)
-    report = api.score(
-        bundle, source, output, options=options, progress=lambda _: inodes.append(inode_of(scored / before[0]))
-    )
-    assert set(inodes) == {done[before[0]]}
+    report = api.score(bundle, source, output, options=options, progress=lambda each: resumed.append(each.resumed))
+    assert min(resumed) == max(resumed) >= before > 0
     assert (report.rows_in, report.rows_ok) == (rows, rows)
     lines = rows_of(output).splitlines()
     assert Counter(json.loads(line)["text"] for line in lines) == Counter(f"text {row}" for row in range(rows))
@@ -217,31 +210,11 @@ def test_job_of_a_killed_driver_is_resumed(tmp_path: Path) -> None:
     assert sum(predictions.values()) <= rows + 2 * window  # at most the two chunks in progress are repeated
 
 
-def killed_driver(bundle: Path, source: Path, output: Path, window: int, scored: Path) -> list[str]:
-    """The results left by a driver that was killed after its first result."""
-    command = [sys.executable, "-m", "likewise.cli", "score", str(bundle), str(source), "-o", str(output)]
-    command += ["--trust", "--json", "--window", str(window), "--runner", "spark", "--master", "local[2]"]
-    command += ["--conf", "spark.ui.enabled=false"]
-    log = output.parent / "log"
-    with log.open("wb") as stream:
-        env = os.environ | java_env(output.parent)
-        driver = subprocess.Popen(command, env=env, stdout=stream, stderr=stream, start_new_session=True)
-    while not results(scored) and driver.poll() is None:
-        time.sleep(0.01)
-    os.killpg(driver.pid, signal.SIGKILL)  # the JVM too; its workers exit when they notice
-    driver.wait(30)
-    names = results(scored)
-    assert names, log.read_text()[-2000:]
-    return names
-
-
-def results(scored: Path) -> list[str]:
-    return [str(path.relative_to(scored)) for path in scored.glob("*/*") if path.suffix != ".tmp"]
-
-
-def inode_of(path: Path) -> int | None:
-    """The file's inode number; None if it does not exist."""
-    try:
-        return path.stat().st_ino
-    except FileNotFoundError:
-        return None
+def killed_driver(bundle: Path, source: Path, output: Path, window: int) -> int:
+    """The number of rows in the output of a driver that was killed after its first chunk."""
+    options = ["--trust", "--window", str(window), "--runner", "spark", "--master", "local[2]"]
+    options += ["--conf", "spark.ui.enabled=false"]
+    with RunningJob(bundle, source, output, options, os.environ | java_env(output.parent)) as driver:
+        driver.reach(1)
+        driver.kill()  # the JVM too; its workers exit when they notice
+        return window * len(driver.chunks)

@@ -308,9 +308,8 @@ def test_reasons_of_parts_add_up_and_further_ones_are_counted() -> None:
             for n, word in enumerate(words, 1)
         ]
 
-    one, other = reasons.add((), quarantined_rows("aabc")), reasons.add((), quarantined_rows("cdefghijklm"))
-    together = reasons.combined([one, other])
-    assert together == reasons.add(one, quarantined_rows("cdefghijklm"))
+    one = reasons.add((), quarantined_rows("aabc"))
+    together = reasons.add(one, quarantined_rows("cdefghijklm"))
     assert [reason["rows"] for reason in together] == [2, 1, 2, 1, 1, 1, 1, 1, 1, 1]
     assert one[0]["rows"] == 2  # unchanged
     assert reasons.described(together, 15)[-1] == "3 rows: other reasons"

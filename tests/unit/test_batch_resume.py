@@ -350,7 +350,7 @@ def test_engine_that_fails_to_load_keeps_the_interrupted_job(tmp_path: Path) -> 
 
 def test_seconds_are_summed_over_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("likewise.batch.local.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("likewise.batch.run.time.monotonic", lambda: now[0])
     source = write(tmp_path / "in.csv", texts(f"t{n}" for n in range(100)))
 
     def predict(row: Row) -> object:

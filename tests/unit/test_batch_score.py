@@ -252,7 +252,7 @@ def test_predictions_that_do_not_fit_the_declared_type_are_quarantined(
 
 def test_seconds_do_not_include_loading_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("likewise.batch.local.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("likewise.batch.run.time.monotonic", lambda: now[0])
 
     def load() -> FunctionEngine:
         now[0] += 100

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import stat
@@ -11,13 +10,13 @@ import sys
 import tarfile
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,18 +26,12 @@ from tests.support.other_user import give_away, needs_root
 
 from likewise.batch import ScoreOptions
 from likewise.batch.distributed import blob
-from likewise.batch.distributed.assembly import assemble
 from likewise.batch.distributed.chunks import decode, encode
-from likewise.batch.distributed.input_columns import InputColumns
-from likewise.batch.distributed.inputs import FilesInput
 from likewise.batch.distributed.local_times import local_batch
-from likewise.batch.distributed.run import Run
-from likewise.batch.distributed.staging import ChunkFile, Staging
-from likewise.batch.formats import Chunk, load
-from likewise.batch.header import Header
+from likewise.batch.distributed.run import run
+from likewise.batch.formats import Chunk
 from likewise.batch.job import ScoreJob
-from likewise.batch.layout import Layout
-from likewise.batch.sources import open_source
+from likewise.batch.sources import open_files
 from likewise.core import cores, unpack
 from likewise.core.arrow import records_of, schema_bytes
 from likewise.core.errors import InputInvalid, MissingExtra, ModelFailed, OutputRefused, RowRefused, WrongUsage
@@ -475,83 +468,21 @@ def test_truncated_or_corrupt_blob_is_detected(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["blob"]
 
 
-def test_staging_resumes_only_the_same_job(tmp_path: Path) -> None:
-    staging = Staging(tmp_path)
-    assert not staging.resume({"bundle": "a", "input": {"f": "1"}}, False)
-    parts = [{"part": 1, "folder": "y", "rows": [5]}, {"part": 0, "folder": "x", "rows": [10, 3]}]
-    staging.keep_snapshot(parts, numbered_on=True)
-    assert staging.resume({"bundle": "a", "input": {"f": "1"}}, False)
-    assert staging.snapshot() == [
-        ChunkFile("x/000000", 10, 0),
-        ChunkFile("x/000001", 3, 0),
-        ChunkFile("y/000000", 5, 13),
-    ]
-    with pytest.raises(OutputRefused, match="different one: f has changed since"):
-        staging.resume({"bundle": "a", "input": {"f": "2"}}, False)
-    assert not staging.resume({"bundle": "a", "input": {"f": "2"}}, True)
-    assert staging.snapshot() is None
-    assert staging.replaces
-
-
-def test_partial_results_of_another_runner_are_not_deleted(tmp_path: Path) -> None:
-    (tmp_path / "journal.jsonl").write_text("{}\n")
-    with pytest.raises(OutputRefused, match="another runner"):
-        Staging(tmp_path).resume({}, False)
-
-
-def test_driver_follows_no_links_in_staging(tmp_path: Path) -> None:
-    staging, chunk = Staging(tmp_path / "staging"), ChunkFile("x/000000", 1, 0)
-    (staging.scored / "x").mkdir(parents=True)
-    blob.write(tmp_path / "victim", {"rows": 1}, b"forged", b"")
-    (staging.scored / chunk.name).symlink_to(tmp_path / "victim")
-    staging.quarantine.symlink_to(tmp_path / "victim")
-    before = (tmp_path / "victim").read_bytes()
-    assert staging.result(chunk) is None
-    source = InputColumns(("text",), "in.csv")
-    with pytest.raises(OSError, match="symbolic links"):
-        assemble(staging, [chunk], source, Signature(), Layout.of(tmp_path / "out"), "jsonl")
-    staging.quarantine.unlink()
-    with pytest.raises(OSError, match="symbolic links"):
-        assemble(staging, [chunk], source, Signature(), Layout.of(tmp_path / "out"), "jsonl")
-    assert (tmp_path / "victim").read_bytes() == before
-
-
-def test_predictions_of_all_chunks_have_one_type(tmp_path: Path) -> None:
-    """An executor infers the type of its chunk; the driver knows all of them before it writes the first part."""
-    staging = Staging(tmp_path / "staging")
-    source = InputColumns(("text",), "in.csv", types=pa.schema([("text", pa.string())]))
-    chunks = []
-    for number, predicted in enumerate([[[1], [2]], [[0.5], None]]):
-        writer = load("parquet").open_writer(source, None)
-        chunk = Chunk("in.csv", 1, [{"text": "a"}, {"text": "b"}], {}, None, None, 0)
-        rows = io.BytesIO()
-        writer.write(rows, chunk, [0, 1], [result.value for result in writer.fit(predicted)])
-        counts = {"rows": 2, "ok": 2, "kind": writer.open_kind}
-        (staging.scored / "x").mkdir(parents=True, exist_ok=True)
-        blob.write(staging.scored / f"x/{number:06d}", counts, rows.getvalue(), b"")
-        chunks.append(ChunkFile(f"x/{number:06d}", 2, 0))
-    parts, _ = assemble(staging, chunks, source, Signature(), Layout.of(tmp_path / "out"), "parquet")
-    predictions = pq.read_table(staging.output / parts.name(0))["predictions"]
-    assert parts.prediction_type == str(predictions.type) == "list<element: double>"
-    assert predictions.to_pylist() == [[1.0], [2.0], [0.5], None]
-
-
 @needs_root
 def test_job_on_spark_does_not_read_the_staging_folder_of_another_user(tmp_path: Path) -> None:
     source = write(tmp_path / "in.csv", [{"text": "a"}])
     staging = tmp_path / ".out.likewise-staging"
     staging.mkdir()
-    os.mkfifo(staging / "distributed.json")  # reading it would not end
+    os.mkfifo(staging / "journal.jsonl")  # reading it would not end
     give_away(staging)
     engine = FunctionEngine(upper)
     for restart in (False, True):
         options = ScoreOptions(restart=restart)
         model = ModelSpec("sha256:b")
         job = ScoreJob(engine, "sha256:b", TEXT, str(source), tmp_path / "out", options, lambda _: None, model)
-        header = Header("present", TEXT, {})
         with pytest.raises(OutputRefused, match="belongs to another user"):
-            Run(job, FilesInput(open_source(str(source), None, header), header), pytest.fail)
-    assert [path.name for path in staging.iterdir()] == ["distributed.json"]
+            run(job, partial(open_files, job), pytest.fail)
+    assert [path.name for path in staging.iterdir()] == ["journal.jsonl"]
 
 
 def test_packed_environment_is_complete_and_self_contained(tmp_path: Path) -> None:

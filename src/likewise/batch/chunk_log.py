@@ -49,10 +49,6 @@ class ChunkLog:
     def begin(self, chunk: int) -> None:
         """Start the next chunk, because the one before is complete."""
         self._chunk = chunk
-        self.drop()
-
-    def drop(self) -> None:
-        """Forget all results of the current chunk."""
         self._pending, self.results, self.rows = [], {}, 0
         self._stream.seek(0)
         self._stream.truncate()

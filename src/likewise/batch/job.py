@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
-from likewise.batch.journal import Counts
+from likewise.batch.journal import JournalState
 from likewise.batch.reasons import Reason, described
 from likewise.batch.score_options import ScoreOptions
 from likewise.core.engine import Engine
@@ -86,14 +86,15 @@ class JobReport:
     def of(
         cls,
         job: ScoreJob,
-        engine: str,
-        counts: Counts,
+        label: str,
+        counts: JournalState,
         input_types: Types = None,
         prediction_type: str | None = None,
         quarantine: str | None = None,
     ) -> Self:
-        """The report of `job` for these counts.  engine: the label of the engine that ran."""
+        """The report of `job` for these counts.  label: of the engine, if no row was scored."""
         bad, seconds = counts.rows - counts.ok, round(counts.seconds, 3)
+        engine = ", ".join(counts.engines) or label
         figures = counts.rows, counts.ok, bad, counts.duplicates, engine, seconds, counts.tokens
         why = counts.reasons, quarantine if bad else None
         return cls(job.bundle, *figures, job.build, input_types, prediction_type, *why)

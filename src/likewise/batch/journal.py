@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
+from likewise.batch import reasons
 from likewise.batch.reasons import Reason
 from likewise.core.errors import OutputRefused
 from likewise.core.private_files import open_file
 
 NAME = "journal.jsonl"
+SUMS = ("rows", "ok", "duplicates", "tokens", "answered", "refused")
 DESCRIPTIONS = {  # how error messages name the entries of a fingerprint
     "likewise": "the Likewise version",
     "bundle": "the model",
     "build": "the build of the bundle",
+    "runner": "the runner",
     "engine": "the engine",
     "format": "the output's format",
     "input_format": "the input's format",
@@ -31,11 +34,39 @@ DESCRIPTIONS = {  # how error messages name the entries of a fingerprint
 }
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Counts since the start of the job. ok: rows with a prediction. answered: distinct ones. seconds: of all runs.
+@dataclass(frozen=True, slots=True)
+class ChunkCounts:
+    """Counts of one chunk.
 
-    reasons: why the other rows are quarantined, see `likewise.batch.reasons`.
+    rows: of the chunk. ok: those with a prediction. duplicates, tokens, answered: see `Scorer`. refused: distinct rows
+    on which the model failed; failure: the error of the first of them. engine: its label. kind: what is known of the
+    predictions' type, see `likewise.batch.formats.SealedWriter`.
+    """
+
+    rows: int
+    ok: int
+    duplicates: int = 0
+    tokens: int = 0
+    answered: int = 0
+    refused: int = 0
+    failure: Mapping[str, str] | None = None
+    engine: str = ""
+    kind: Any = None
+
+    @property
+    def traced(self) -> dict[str, int]:
+        """Attributes of the chunk's span."""
+        return {"rows": self.rows, "rows_ok": self.ok, "tokens": self.tokens}
+
+
+@dataclass(frozen=True)
+class JournalState:
+    """A line of the journal: counts since the start of the job, as in `ChunkCounts`, and the lengths of files.
+
+    engines: their labels. seconds: of all runs. reasons: why rows are quarantined, see `likewise.batch.reasons`.
+    chunks: number completed. part: number of the part file being written, -1 before the first; length: its bytes.
+    quarantine, answers: bytes of the quarantine and of the current result log; generation: number of that log.
+    kind: what is known of the predictions' type, see `likewise.batch.formats.SealedWriter`.
     """
 
     rows: int = 0
@@ -43,19 +74,10 @@ class Counts:
     duplicates: int = 0
     tokens: int = 0
     answered: int = 0
+    refused: int = 0
+    engines: Sequence[str] = ()
     seconds: float = 0.0
     reasons: Sequence[Reason] = ()
-
-
-@dataclass(frozen=True)
-class JournalState(Counts):
-    """A line of the journal.
-
-    chunks: number completed. part: number of the part file being written, -1 before the first; length: its bytes.
-    quarantine, answers: bytes of the quarantine and of the current result log; generation: number of that log.
-    kind: what is known of the predictions' type, see `likewise.batch.formats.SealedWriter`.
-    """
-
     chunks: int = 0
     part: int = -1
     length: int = 0
@@ -64,29 +86,41 @@ class JournalState(Counts):
     answers: int = 0
     kind: Any = None
 
+    def including(self, counts: ChunkCounts, entries: Iterable[Mapping[str, Any]], seconds: float) -> Self:
+        """The state after one more chunk, with the same files.  entries: of the quarantine.  seconds: of all runs."""
+        return replace(
+            self,
+            **{name: getattr(self, name) + getattr(counts, name) for name in SUMS},
+            chunks=self.chunks + 1,
+            engines=sorted({*self.engines, counts.engine}),
+            seconds=seconds,
+            reasons=reasons.add(self.reasons, entries),
+        )
+
 
 class Journal:
     """The journal file of a staging folder: a first line with the job's fingerprint, then a `JournalState` per chunk.
 
-    An incomplete last line, as a killed job may leave it, is dropped.
+    An incomplete last line, as a killed job may leave it, is dropped.  state: what the interrupted job has completed.
+    replaces: whether it may replace an existing output.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, new: bool = False) -> None:
+        """new: ignore an existing journal."""
         self._path = folder / NAME
         self._stream: BinaryIO | None = None
-        self.state = JournalState()
+        self._lines, self._end = ([], 0) if new else _read(self._path)
+        self.state = JournalState(**self._lines[-1]) if len(self._lines) > 1 else JournalState()
+        self.replaces = bool(self._lines) and self._lines[0].get("replaces") is True
 
     def resume(self, fingerprint: Mapping[str, object]) -> bool:
         """Open an existing journal; False if there is none. OutputRefused if its job has another fingerprint."""
-        lines, end = _read(self._path)
-        if not lines:
+        if not self._lines:
             return False
-        check_same_job(lines[0].get("fingerprint") or {}, fingerprint)
-        if len(lines) > 1:
-            self.state = JournalState(**lines[-1])
+        check_same_job(self._lines[0].get("fingerprint") or {}, fingerprint)
         self._stream = open_file(self._path, "r+b")
-        self._stream.truncate(end)
-        self._stream.seek(end)
+        self._stream.truncate(self._end)
+        self._stream.seek(self._end)
         return True
 
     def begin(self, fingerprint: Mapping[str, object], replaces: bool) -> None:
@@ -109,18 +143,6 @@ class Journal:
         assert self._stream  # noqa: S101  resume or begin is called first
         self._stream.write(json.dumps(entry).encode() + b"\n")
         sync(self._stream)
-
-
-def replaces(folder: Path) -> bool:
-    """Whether the interrupted job in this staging folder may replace an existing output."""
-    lines, _ = _read(folder / NAME)
-    return bool(lines) and lines[0].get("replaces") is True
-
-
-def last_state(folder: Path) -> JournalState:
-    """What the interrupted job in this staging folder has completed."""
-    lines, _ = _read(folder / NAME)
-    return JournalState(**lines[-1]) if len(lines) > 1 else JournalState()
 
 
 def sync(stream: BinaryIO) -> None:

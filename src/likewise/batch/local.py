@@ -2,82 +2,56 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
+from typing import cast
 
-from likewise.batch import quarantine, reasons
-from likewise.batch.columns import RowMaker, inferred_types
+from likewise.batch.chunk_log import ChunkLog
+from likewise.batch.columns import RowMaker
 from likewise.batch.formats import Chunk
-from likewise.batch.header import Header
-from likewise.batch.job import JobReport, Progress, ScoreJob, Types
-from likewise.batch.journal import Counts, JournalState
+from likewise.batch.job import JobReport, ScoreJob
+from likewise.batch.journal import JournalState
 from likewise.batch.result_cache import RowResultCache
-from likewise.batch.rows import check_outcome, fingerprint, items_of, resume_remedy
+from likewise.batch.rows import items_of
+from likewise.batch.run import Run, run_job
 from likewise.batch.score_options import ScoreOptions
+from likewise.batch.scored import score_chunk
 from likewise.batch.scorer import Scorer, prepare
-from likewise.batch.sinks import Output
-from likewise.batch.sources import INPUT_CHANGED_REMEDY, Files, open_source
+from likewise.batch.sources import INPUT_CHANGED_REMEDY, Files, open_files
 from likewise.core.engine import Work
-from likewise.core.errors import InputInvalid, Interrupted, LikewiseError, WrongUsage
+from likewise.core.errors import InputInvalid, LikewiseError, WrongUsage
 from likewise.core.results import Failed
 from likewise.telemetry.jobs import chunk_span
+
+RUNNER = "local"  # in the fingerprint of a job
 
 
 def run(job: ScoreJob) -> JobReport:
     """Run the job in this process; see `likewise.batch.score`."""
     _refuse_other_options(job.options)
-    output: Output | None = None
-    report: JobReport | None = None
-    try:
-        header = Header(job.options.header, job.signature, job.options.column)
-        source = open_source(job.source, job.options.input_format, header)
-        types = inferred_types(source, job.signature)
-        rows = RowMaker(source, job.signature, job.options.column, types)
-        with Output(job.output, source, job.signature, job.options.format, job.options.restart) as output:
-            report = _score(job, source, rows, types, output)
-    except KeyboardInterrupt:  # may come at any time, also while the engine loads
-        if report is not None and output is not None:  # the output is complete
-            output.drop_staging()
-            return check_outcome(report, job)
-        raise Interrupted("stopped" + _rows_done(output, job), remedy=_resume_remedy(output, job)) from None
-    except LikewiseError as error:
-        if output is not None and output.done:
-            raise type(error)(
-                error.cause + _rows_done(output, job), remedy=f"{error.remedy}; then {_resume_remedy(output, job)}"
-            ) from error
-        raise
-    return check_outcome(report, job)
+    return run_job(job, lambda: open_files(job), _place)
 
 
-def _score(job: ScoreJob, source: Files, rows: RowMaker, types: Types, output: Output) -> JobReport:
+def _place(run: Run) -> None:
+    """Score the chunks of the input in this process."""
+    job, source = run.job, cast(Files, run.input)
+    rows = RowMaker(source, job.signature, job.options.column, run.types)
     try:
-        scorer = LocalScorer(
-            job, source, types, output
-        )  # loads the engine, now that input and output have been checked
-        with closing(_ahead(_prepared(source, rows, job, scorer.state))) as chunks:
-            for chunk, work in chunks:
-                scorer.write(chunk, work)
-        report = scorer.report()
+        label = job.engine.spec.label  # loads the engine, now that input and output have been checked
+        state = run.resume(RUNNER, label, label)
+        with closing(ChunkLog(run.output.staging, state.chunks, job.output)) as log:
+            scorer = LocalScorer(run, source, log)
+            with closing(_ahead(_prepared(source, rows, job, state))) as chunks:
+                for chunk, work in chunks:
+                    scorer.score(chunk, work)
         if changed := source.changed():
             raise InputInvalid(changed, remedy=INPUT_CHANGED_REMEDY)
-        output.commit(report.as_dict())
     except (LikewiseError, OSError):
         if source.changed():
-            output.discard()
+            run.output.discard()
         raise
-    return report
-
-
-def _rows_done(output: Output | None, job: ScoreJob) -> str:
-    """The end of an error message: how many rows are complete and kept."""
-    done = output.done if output else 0
-    return f"; {done} rows are done" if done else f" after 0 rows; nothing was written to {job.output}"
-
-
-def _resume_remedy(output: Output | None, job: ScoreJob) -> str:
-    return resume_remedy(job.options) if output is not None and output.done else "run the same command again"
 
 
 def _refuse_other_options(options: ScoreOptions) -> None:
@@ -93,76 +67,44 @@ Ready = tuple[Chunk, Sequence[Work | Failed]]
 
 
 class LocalScorer:
-    """Scores and writes the chunks of one job, and counts rows. state: what earlier runs have completed."""
+    """Scores the chunks of one job and adds them to its output."""
 
-    def __init__(self, job: ScoreJob, source: Files, types: Types, output: Output) -> None:
-        self._job = job
-        self._types = types
+    def __init__(self, run: Run, source: Files, log: ChunkLog) -> None:
+        """log: of the results within the current chunk."""
+        self._run = run
         self._source = source
-        self._output = output
+        self._log = log
         self._lines: list[bytes] = []
         cache = RowResultCache(log=self._lines.append)
-        loaded = job.engine.spec  # loads the engine
-        engine = {"engine": loaded.label}
-        files = {str(file.path.resolve()) if file.path else file.name: file.identity for file in source.files}
-        self.state = state = output.resume(fingerprint(job, engine, output.format, source.format, files, types))
-        cache.replay(output.cached_results())
-        self._scorer = scorer = Scorer(job.engine, budget=job.options.budget, cache=cache, log=output.chunk_log)
-        self._resumed = state.rows + output.chunk_log.rows
-        self._before = state.seconds + output.chunk_log.seconds
-        scorer.rows, scorer.answered = state.rows, state.answered
-        scorer.duplicates, scorer.tokens = state.duplicates, state.tokens
-        self._rows_ok, self._reasons = state.ok, state.reasons
+        cache.replay(run.output.cached_results())
+        self._scorer = Scorer(run.job.engine, budget=run.job.options.budget, cache=cache, log=log)
         self._offset = 0
-        self._started = time.monotonic()
+        run.resumed += log.rows
+        run.earlier += log.seconds
 
-    def write(self, chunk: Chunk, work: Sequence[Work | Failed]) -> None:
-        """Score a chunk and write it to the output."""
-        with chunk_span(self._job.traceparent) as span:
-            tokens, ok = self._scorer.tokens, self._rows_ok
-            self._write(chunk, work)
-            counted = len(chunk), self._rows_ok - ok, self._scorer.tokens - tokens
-            span.attributes |= zip(("rows", "rows_ok", "tokens"), counted, strict=True)
-
-    def _write(self, chunk: Chunk, work: Sequence[Work | Failed]) -> None:
-        before = self._scorer.rows
-        results = self._scorer.score(work, lambda: self._report_progress(chunk, self._scorer.rows - before))
-        predictions, errors = self._output.split_results(results)
-        self._rows_ok += len(predictions)
-        indices, values = list(predictions), list(predictions.values())
-        entries = quarantine.entries(chunk, errors)
-        self._reasons = reasons.add(self._reasons, entries)
-        self._output.write(chunk, indices, values, entries, self._lines, self._counts())
+    def score(self, chunk: Chunk, work: Sequence[Work | Failed]) -> None:
+        """Score a chunk and add it to the output."""
+        run, writer = self._run, self._run.output.writer
+        on_run = lambda: self._report_progress(chunk, self._scorer.rows)  # noqa: E731
+        with chunk_span(run.job.traceparent) as span:
+            scored = score_chunk(self._scorer, chunk, work, writer, run.job.signature, on_run)
+            run.add([replace(scored, cached=self._lines)])
+            span.attributes |= scored.counts.traced
         self._lines.clear()
+        self._log.begin(run.output.state.chunks)
         self._offset = chunk.offset
         self._report_progress(chunk, 0)
 
-    def report(self) -> JobReport:
-        """The job's report with the counts so far."""
-        label = self._job.engine.spec.label
-        output = self._output
-        more = self._types, output.prediction_type, output.layout.quarantine.name
-        return JobReport.of(self._job, label, self._counts(), *more)
-
-    def _counts(self) -> Counts:
-        scorer = self._scorer
-        seconds = self._before + self._seconds()
-        figures = scorer.rows, self._rows_ok, scorer.duplicates, scorer.tokens, scorer.answered, seconds
-        return Counts(*figures, self._reasons)
-
     def _report_progress(self, chunk: Chunk, rows: int) -> None:
         """Report progress. rows: number of rows of `chunk` scored so far; 0 after it was written."""
-        total, done = self._source.rows, self._scorer.rows
-        if total is None:
+        run, source = self._run, self._source
+        tokens, duplicates = (self._scorer.tokens, self._scorer.duplicates) if rows else (0, 0)
+        if source.rows is None:
             read = self._offset + (chunk.offset - self._offset) * rows / len(chunk)
-            fraction = read / max(1, self._source.size)
+            fraction = read / max(1, source.size)
         else:
-            fraction = done / max(1, total)
-        counts = (self._scorer.tokens, self._seconds(), self._scorer.duplicates, self._resumed)
-        self._job.progress(Progress(done, total, min(1.0, fraction), *counts))
-
-    def _seconds(self) -> float:
-        return time.monotonic() - self._started
+            fraction = (run.output.state.rows + rows) / max(1, source.rows)
+        run.report_progress(source.rows, fraction, rows, tokens, duplicates)
 
 
 def _prepared(source: Files, rows: RowMaker, job: ScoreJob, state: JournalState) -> Iterator[Ready]:

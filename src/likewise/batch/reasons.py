@@ -16,20 +16,16 @@ Reason = Mapping[str, Any]
 
 
 def add(reasons: Sequence[Reason], entries: Iterable[Mapping[str, Any]]) -> list[Reason]:
-    """`reasons`, with those of further quarantined rows.  entries: as `quarantine.entry` returns them."""
+    """`reasons`, with those of further quarantined rows.  entries: as `quarantine.entries` returns them."""
     known = {_key(reason["code"], reason["examples"][0]["cause"]): dict(reason) for reason in reasons}
     for entry in entries:
         example = {name: entry[name] for name in ("file", "row", "line")} | {"cause": entry["cause"][:CHARACTERS]}
-        _count(known, {"code": entry["code"], "remedy": entry["remedy"], "rows": 1, "examples": [example]})
-    return list(known.values())
-
-
-def combined(parts: Iterable[Sequence[Reason]]) -> list[Reason]:
-    """The reasons of all parts of a job, in their order."""
-    known: dict[object, dict[str, Any]] = {}
-    for part in parts:
-        for reason in part:
-            _count(known, reason)
+        key = _key(entry["code"], example["cause"])
+        if (same := known.get(key)) is not None:
+            same["rows"] += 1
+            same["examples"] = [*same["examples"], example][:EXAMPLES]
+        elif len(known) < REASONS:
+            known[key] = {"code": entry["code"], "remedy": entry["remedy"], "rows": 1, "examples": [example]}
     return list(known.values())
 
 
@@ -39,16 +35,6 @@ def described(reasons: Sequence[Reason], quarantined: int) -> list[str]:
     lines = [f"{_rows(reason['rows'])}: {reason['code']}: {_example(reason)}" for reason in frequent]
     rest = quarantined - sum(reason["rows"] for reason in reasons)
     return [*lines, *([f"{_rows(rest)}: other reasons"] if rest else [])]
-
-
-def _count(known: dict[Any, dict[str, Any]], reason: Reason) -> None:
-    key = _key(reason["code"], reason["examples"][0]["cause"])
-    if key in known:
-        same = known[key]
-        same["rows"] += reason["rows"]
-        same["examples"] = [*same["examples"], *reason["examples"]][:EXAMPLES]
-    elif len(known) < REASONS:
-        known[key] = dict(reason)
 
 
 def _key(code: str, cause: str) -> tuple[str, str]:

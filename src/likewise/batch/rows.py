@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from likewise.batch.columns import RowMaker
 from likewise.batch.formats import Chunk, Writer
+from likewise.batch.inputs import Input
 from likewise.batch.job import JobReport, ScoreJob, Types
 from likewise.batch.layout import Layout
 from likewise.batch.reasons import described
-from likewise.batch.score_options import ScoreOptions
 from likewise.core.errors import LikewiseError, NothingScored, TooManyQuarantined
 from likewise.core.items import Item
 from likewise.core.results import Failed, Ok, Result
@@ -39,32 +39,29 @@ def split_results(
 
 
 def fingerprint(
-    job: ScoreJob, engine: Mapping[str, object], output_format: str, input_format: str, files: object, types: Types
+    job: ScoreJob, runner: str, engine: object, output_format: str, input_: Input, types: Types
 ) -> dict[str, object]:
     """What must be unchanged for an interrupted job to resume.
 
-    engine: entries that identify the engine. types: inferred types of the input's columns.
+    runner: the kind of runner, which determines the chunks. engine: identifies it. types: inferred types of the
+    input's columns.
     """
     options = job.options
     return {
         "likewise": importlib.metadata.version("likewise"),
         "bundle": job.bundle,
         "build": job.build,
-        **engine,
+        "runner": runner,
+        "engine": engine,
         "format": output_format,
-        "input_format": input_format,
+        "input_format": input_.format,
         "header": options.header,
         "column": dict(options.column),
         "window": options.window,
         "budget": options.budget,
-        "input": files,
+        "input": input_.identity,
         "types": types,
     }
-
-
-def resume_remedy(options: ScoreOptions) -> str:
-    """The remedy for an interrupted job with completed chunks."""
-    return "run the same command again" + ", without --restart," * options.restart + " to resume"
 
 
 def check_outcome(report: JobReport, job: ScoreJob) -> JobReport:

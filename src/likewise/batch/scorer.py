@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from likewise.batch.chunk_log import ChunkLog
 from likewise.batch.result_cache import RowResultCache
 from likewise.core.engine import Engine, Work
-from likewise.core.errors import LikewiseError, ModelFailed
 from likewise.core.isolation import isolate
 from likewise.core.items import Item
 from likewise.core.memory import trim
@@ -17,7 +16,6 @@ from likewise.core.windows import windows
 
 PASSES = 8  # batches per engine slot in one run, so that no slot idles for long at its end
 LONG_RUN_S = 5.0  # a run of the engine in a job takes no longer, if rows are independent
-BROKEN_AFTER = 100  # a model that fails on this many distinct rows, without any prediction, is considered broken
 
 
 def prepare(engine: Engine, items: Sequence[Item | Failed]) -> list[Work | Failed]:
@@ -30,8 +28,8 @@ def prepare(engine: Engine, items: Sequence[Item | Failed]) -> list[Work | Faile
 class Scorer:
     """Scores chunks of rows with one engine, one chunk at a time.
 
-    rows: scored or failed so far. answered: distinct rows with a prediction. duplicates: rows that reused the result of
-    an equal row. tokens: computed by the engine.  A resumed job sets them to their earlier values.
+    Of the current chunk: rows, scored or failed so far; answered, distinct rows with a prediction; duplicates, rows
+    that reused the result of an equal row; tokens, computed by the engine.  label: of the engine.
     """
 
     def __init__(
@@ -41,18 +39,16 @@ class Scorer:
         budget: int | None = None,
         cache: RowResultCache | None = None,
         log: ChunkLog | None = None,
-        whole: bool = True,
     ) -> None:
         """Load the engine if it loads lazily.
 
         budget: tokens per run; None lets the engine decide. cache: results of earlier chunks, used if the engine is
         pure; with None only rows of the same chunk are deduplicated. log: keeps the results of a chunk as they arrive,
-        and has those of an interrupted run. whole: whether this scorer sees the whole job, and
-        so may declare the model broken; one of many tasks sees too little of it.
+        and has those of an interrupted run.
         """
         self._engine = engine
-        self._whole = whole
         spec = engine.spec
+        self.label = spec.label
         self._pure = spec.pure
         self._cache = cache if spec.pure else None
         self._log = log
@@ -62,12 +58,10 @@ class Scorer:
         self.rows = self.answered = self.duplicates = self.tokens = 0
 
     def score(self, work: Sequence[Work | Failed], on_run: Callable[[], None] = lambda: None) -> list[Result]:
-        """One result per work, in order; `on_run` is called after each run of the engine, with the counts up to date.
-
-        Raises ModelFailed if the first hundred or more distinct rows all fail, instead of quarantining the whole input.
-        """
+        """One result per work, in order; `on_run` is called after each run of the engine, with its counts included."""
+        self.answered = self.duplicates = self.tokens = 0
         results: dict[int, Result] = {i: w for i, w in enumerate(work) if isinstance(w, Failed)}
-        self.rows += len(results)
+        self.rows = len(results)
         groups = self._not_cached(self._groups(work), work, results)
         leading = [w for group in groups if isinstance(w := work[group[0]], Work)]
         for indices, outcomes in self._runs(leading, groups):
@@ -78,9 +72,7 @@ class Scorer:
                 self.tokens += leading[index].cost
             on_run()
         self.duplicates += sum(len(group) - 1 for group in groups)
-        distinct = [results[group[0]] for group in groups]
-        self._store(leading, distinct)
-        self._check_broken(distinct)
+        self._store(leading, [results[group[0]] for group in groups])
         trim()  # returns memory to the system: the largest chunk would otherwise determine the process's size
         return [results[index] for index in range(len(work))]
 
@@ -137,18 +129,3 @@ class Scorer:
             if isinstance(entry, Work):
                 groups.setdefault(entry.key if self._pure else index, []).append(index)
         return list(groups.values())
-
-    def _check_broken(self, results: Sequence[Result]) -> None:
-        if not self._whole or self.answered or len(results) < BROKEN_AFTER:
-            return
-        if self._log is not None:
-            self._log.drop()  # a later run may have a model that works
-        raise broken_model(len(results), next(result.error for result in results if isinstance(result, Failed)))
-
-
-def broken_model(rows: int, example: LikewiseError) -> ModelFailed:
-    """The error for a model that failed on all of the first `rows` distinct rows. example: the error of one row."""
-    return ModelFailed(
-        f"the model failed on each of the first {rows} distinct rows; the error of one of them: {example.cause}",
-        remedy=example.remedy,
-    )

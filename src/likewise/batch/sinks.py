@@ -3,56 +3,57 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from likewise.batch import quarantine
-from likewise.batch.chunk_log import ChunkLog, rows_kept
-from likewise.batch.formats import Chunk, RowSource, SealedWriter, Writer, load
-from likewise.batch.journal import Counts, Journal, JournalState, last_state, replaces, sync
+from likewise.batch.chunk_log import rows_kept
+from likewise.batch.formats import RowSource, SealedWriter, Writer, load
+from likewise.batch.inputs import Input
+from likewise.batch.job import ScoreJob
+from likewise.batch.journal import Journal, JournalState, sync
 from likewise.batch.layout import MANIFEST, QUARANTINE, Layout, remove, sync_folder, write_errors
-from likewise.batch.rows import split_results
-from likewise.batch.staging import AppendFile, Claim, ResultLog, check, drop
-from likewise.core.errors import LikewiseError, OutputRefused
+from likewise.batch.scored import Scored
+from likewise.batch.staging import SNAPSHOT, AppendFile, Claim, ResultLog, check, drop
+from likewise.core.errors import LikewiseError, ModelFailed, OutputRefused
 from likewise.core.private_files import open_file
-from likewise.core.results import Result
-from likewise.core.signature import Signature
 
 PART_BYTES = 128 << 20  # a part file of a folder ends at the first chunk past this
+BROKEN_AFTER = 100  # a model that fails on this many distinct rows, without any prediction, is considered broken
+EARLIER = "distributed.json"  # in staging folders of jobs on Spark or Ray of an earlier version
 
 
 class Output:
     """The output of one job. A context manager, in which `resume` is called first.
 
     If it exits without `commit`, all results so far are kept for the next run, and `done` is their number of rows.
-    Nothing is kept if there are none or `discard` was called.  chunk_log: those of the chunk that is being scored.
+    Nothing is kept if there are none or `discard` was called.  columns: of the input, as `writer` takes them.
+    waiting: rows with results in the staging folder that are not in the output yet, because earlier ones are missing.
     """
 
-    def __init__(
-        self, output: Path, source: RowSource, signature: Signature, format_name: str | None, restart: bool
-    ) -> None:
-        self.layout = Layout.of(output)
-        self.format = self.layout.format(source.format, format_name)
-        self.layout.protect_inputs(file.path for file in source.files if file.path)
-        self._restart = restart
-        self._staging = self.layout.staging
-        self._folder = self._staging / "output"
+    def __init__(self, job: ScoreJob, input_: Input) -> None:
+        self.layout = Layout.of(job.output)
+        self.format = self.layout.format(input_.format, job.options.format)
+        self.layout.protect_inputs(file.path for file in input_.files if file.path)
+        self._restart = job.options.restart
+        self.staging = self.layout.staging
+        self._folder = self.staging / "output"
         self._check_existing()
         quarantine.schema()  # fails now, not after hours, if pyarrow is missing
-        self._outputs = signature.outputs
-        self._writer: Writer = load(self.format).open_writer(source, signature.outputs)
-        self._sealed = self._writer if isinstance(self._writer, SealedWriter) else None
+        self.columns = input_.described(self.format)
+        self.writer: Writer = load(self.format).open_writer(cast(RowSource, self.columns), job.signature.outputs)
+        self._sealed = self.writer if isinstance(self.writer, SealedWriter) else None
         self._part: AppendFile | None = None
         self._discard = self._resumed = False
-        self.done = 0
+        self.done = self.waiting = 0
 
     def __enter__(self) -> Output:
         with write_errors(self.layout.data), ExitStack() as undo:
             undo.callback(self._leave)  # registered first, because Ctrl-C may come between any two lines
-            self._claim = Claim(self._staging, self.layout.data)
+            self._claim = Claim(self.staging, self.layout.data)
             undo.callback(self._claim.release)
             self._undo = undo.pop_all()
         return self
@@ -65,25 +66,29 @@ class Output:
     def resume(self, fingerprint: Mapping[str, object]) -> JournalState:
         """Resume an interrupted job with this fingerprint, or start; OutputRefused if it has another fingerprint."""
         with write_errors(self.layout.data):
-            self._journal = Journal(self._staging)
+            self._journal = Journal(self.staging, new=self._restart)
             self._undo.callback(self._journal.close)
-            if self._restart or not self._journal.resume(fingerprint):
+            if not self._journal.resume(fingerprint):
+                self._refuse_earlier_version()
                 self._claim.clear()
                 self._folder.mkdir()
                 self._journal.begin(fingerprint, self._restart)
-            state = self._journal.state
-            self._quarantine = AppendFile(self._staging / "quarantine.jsonl", state.quarantine)
+            state = self.state
+            self._quarantine = AppendFile(self.staging / "quarantine.jsonl", state.quarantine)
             self._undo.callback(self._quarantine.close)
-            self._results = ResultLog(self._staging, state)
+            self._results = ResultLog(self.staging, state)
             self._undo.callback(self._results.close)
-            self.chunk_log = ChunkLog(self._staging, state.chunks, self.layout.data)
-            self._undo.callback(self.chunk_log.close)
             if self._sealed:
                 self._sealed.include(state.kind)
             self._open_part(state)
-            sync_folder(self._staging)
+            sync_folder(self.staging)
             self._resumed = True
             return state
+
+    @property
+    def state(self) -> JournalState:
+        """What is complete."""
+        return self._journal.state
 
     @property
     def prediction_type(self) -> str | None:
@@ -94,44 +99,59 @@ class Output:
         """The lines that `RowResultCache` logged for the completed chunks."""
         return self._results.lines()
 
-    def split_results(self, results: Sequence[Result]) -> tuple[dict[int, object], dict[int, LikewiseError]]:
-        """Predictions in the form that the output's format takes, and the errors of all other rows, by row index."""
-        return split_results(results, self._writer, self._outputs)
+    def write(self, results: Iterable[Scored], seconds: Callable[[], float]) -> None:
+        """Append the results of the next chunks, and record in the journal that they are complete.
 
-    def write(
-        self,
-        chunk: Chunk,
-        kept: Sequence[int],
-        predictions: Sequence[object],
-        entries: Sequence[quarantine.Entry],
-        cache_lines: list[bytes],
-        counts: Counts,
-    ) -> None:
-        """Write a chunk and record it in the journal as complete.
-
-        kept: indices of the rows with predictions. entries: of the other rows. cache_lines: logged by `RowResultCache`
-        for this chunk. counts: of the job so far, including this chunk.
+        seconds: returns the duration of all runs.  Raises ModelFailed if the model has failed on the first hundred or
+        more distinct rows, instead of quarantining the whole input; no results are kept then.
         """
         with write_errors(self.layout.data):
             self._claim.check()
-            if kept:
-                self._part = self._part or self._begin_part()
-                self._writer.write(self._part.stream, chunk, kept, predictions)
-            self._quarantine.stream.writelines(map(quarantine.line, entries))
-            self._results.append(cache_lines)
-            self._journal.add(self._state(counts))
-            self.chunk_log.begin(self._journal.state.chunks)
-            self._end_full_part()
+            state = self.state
+            for scored in results:
+                state = state.including(scored.counts, scored.entries, seconds())
+                self._require_working(state, scored)
+                self._append(scored)
+                if self._is_part_full():
+                    state = self._record(state)
+                    self._end_part()
+            if state is not self.state:
+                self._record(state)
+
+    def _require_working(self, state: JournalState, scored: Scored) -> None:
+        if state.answered or state.refused < BROKEN_AFTER or (failure := scored.counts.failure) is None:
+            return
+        self.discard()  # a later run may have a model that works
+        error = LikewiseError.from_dict(failure)
+        raise ModelFailed(
+            f"the model failed on each of the first {state.refused} distinct rows; the error of one of them: "
+            f"{error.cause}",
+            remedy=error.remedy,
+        )
+
+    def _append(self, scored: Scored) -> None:
+        if scored.data:
+            self._part = self._part or self._begin_part()
+            self._part.stream.write(scored.data)
+        if self._sealed:
+            self._sealed.include(scored.counts.kind)
+        self._quarantine.stream.writelines(map(quarantine.line, scored.entries))
+        self._results.append(scored.cached)
 
     def commit(self, report: Mapping[str, object]) -> None:
         """Finish all files and publish them under their final names."""
         with write_errors(self.layout.data):
-            if self._journal.state.part < 0:
+            if self.state.part < 0:
                 self._part = self._begin_part()
             self._end_part()
             self._seal_parts()
             self._claim.check()
-            publish(self.layout, self._folder, self._part_path(0).name, self._quarantine.path, report)
+            with _new_file(self._folder / QUARANTINE) as stream:
+                quarantine.write_parquet(self._quarantine.path, stream)
+            with _new_file(self._folder / MANIFEST) as stream:
+                stream.write(json.dumps(report, indent=2).encode() + b"\n")
+            sync_folder(self._folder)
+            self.layout.publish(self._folder, self._part_path(0).name)
         self._discard = True  # the staging folder is no longer needed
 
     def discard(self) -> None:
@@ -140,62 +160,68 @@ class Output:
 
     def drop_staging(self) -> None:
         """Remove the staging folder, which is no longer needed."""
-        drop(self._staging)
+        drop(self.staging)
 
     def _leave(self) -> None:
         done = 0
         with suppress(OSError, OutputRefused):
-            check(self._staging)
-            state = last_state(self._staging)
-            done = state.rows + rows_kept(self._staging, state.chunks)
-        if self._discard or not done:
-            drop(self._staging)
+            check(self.staging)
+            state = Journal(self.staging).state
+            done = state.rows + rows_kept(self.staging, state.chunks) + self.waiting
+        if self._discard or not (done or (self.staging / SNAPSHOT).exists()):
+            drop(self.staging)
         elif self._resumed:
             self.done = done
 
+    def _refuse_earlier_version(self) -> None:
+        if (self.staging / EARLIER).exists() and not self._restart:
+            raise OutputRefused(
+                f"{self.staging} contains partial results of an earlier version", remedy="use --restart"
+            )
+
     def _check_existing(self) -> None:
         with write_errors(self.layout.data):
-            check(self._staging)
-            restart = self._restart or replaces(self._staging)
+            check(self.staging)
+            restart = self._restart or Journal(self.staging).replaces
         try:
             self.layout.check_existing(restart)
         except OutputRefused:
-            if not any(self._folder.glob("part-*")) and not any(self._staging.glob("part-*")):
-                drop(self._staging)  # left by a job that was killed just after it published its output
+            if not any(self._folder.glob("part-*")) and not any(self.staging.glob("part-*")):
+                drop(self.staging)  # left by a job that was killed just after it published its output
             raise
 
-    def _state(self, counts: Counts) -> JournalState:
-        """Write everything to the disk and return the journal entry that describes it."""
-        before = self._journal.state
-        return JournalState(
-            **asdict(counts),
-            chunks=before.chunks + 1,
-            part=_number(self._part.path) if self._part else before.part,
-            length=self._part.commit() if self._part else before.length,
+    def _record(self, state: JournalState) -> JournalState:
+        """Write everything to the disk, and then the line of the journal; the line, which `state` becomes."""
+        state = replace(
+            state,
+            part=_number(self._part.path) if self._part else state.part,
+            length=self._part.commit() if self._part else state.length,
             quarantine=self._quarantine.commit(),
             answers=self._results.commit(),
             generation=self._results.generation,
             kind=self._sealed.open_kind if self._sealed else None,
         )
+        self._journal.add(state)
+        return state
 
     def _open_part(self, state: JournalState) -> None:
         """Reopen the part file that was being written, cut to the length in the journal; remove later ones."""
-        for path in [*self._folder.iterdir(), *self._staging.glob("part-*")]:
+        for path in [*self._folder.iterdir(), *self.staging.glob("part-*")]:
             if path.suffix == ".new" or not path.name.startswith("part-") or _number(path) > state.part:
                 remove(path)
         if state.part >= 0 and not (self._sealed and self._part_path(state.part).exists()):
             self._part = AppendFile(self._append_path(state.part), state.length)
-            self._end_full_part()
+            if self._is_part_full():
+                self._end_part()
+
+    def _is_part_full(self) -> bool:
+        return self._part is not None and not self.layout.single and self._part.stream.tell() >= PART_BYTES
 
     def _begin_part(self) -> AppendFile:
-        part = AppendFile(self._append_path(self._journal.state.part + 1))
-        self._writer.begin(part.stream)
+        part = AppendFile(self._append_path(self.state.part + 1))
+        self.writer.begin(part.stream)
         sync_folder(part.path.parent)
         return part
-
-    def _end_full_part(self) -> None:
-        if self._part and not self.layout.single and self._part.length >= PART_BYTES:
-            self._end_part()
 
     def _end_part(self) -> None:
         """Close the current part, and seal it unless that needs the predictions of later parts."""
@@ -211,9 +237,11 @@ class Output:
         """Give all closed parts their final format and name; can be repeated if it is interrupted."""
         if self._sealed is None:
             return
-        for path in sorted(self._staging.glob("part-*.pieces")):
-            with open_file(path, "rb") as pieces:
-                seal(self._sealed, pieces, self._part_path(_number(path)))
+        for path in sorted(self.staging.glob("part-*.pieces")):
+            part = self._part_path(_number(path))
+            with open_file(path, "rb") as pieces, _new_file(part.with_suffix(".new")) as stream:
+                self._sealed.seal(pieces, stream)
+            part.with_suffix(".new").replace(part)
             sync_folder(self._folder)
             remove(path)
 
@@ -221,31 +249,15 @@ class Output:
         return self._folder / f"part-{number:05d}.{self.format}"
 
     def _append_path(self, number: int) -> Path:
-        return self._staging / f"part-{number:05d}.pieces" if self._sealed else self._part_path(number)
+        return self.staging / f"part-{number:05d}.pieces" if self._sealed else self._part_path(number)
 
 
-def seal(writer: SealedWriter, pieces: BinaryIO, path: Path) -> None:
-    """Convert `pieces` to the part file `path`, which appears only when it is complete."""
-    new = path.with_suffix(".new")
-    with open_file(new, "wb") as stream:
-        writer.seal(pieces, stream)
+@contextmanager
+def _new_file(path: Path) -> Iterator[BinaryIO]:
+    """Write a file, which is on the disk at the end."""
+    with open_file(path, "wb") as stream:
+        yield stream
         sync(stream)
-    new.replace(path)
-
-
-def publish(layout: Layout, folder: Path, part: str, lines: Path, report: Mapping[str, object]) -> None:
-    """Add quarantine and manifest to the part files in `folder`, and publish all of them under their final names.
-
-    part: name of the first part file. lines: file with the quarantine's JSON lines. report: content of the manifest.
-    """
-    with open_file(folder / QUARANTINE, "wb") as stream:
-        quarantine.write_parquet(lines, stream)
-        sync(stream)
-    with open_file(folder / MANIFEST, "wb") as stream:
-        stream.write(json.dumps(report, indent=2).encode() + b"\n")
-        sync(stream)
-    sync_folder(folder)
-    layout.publish(folder, part)
 
 
 def _number(path: Path) -> int:

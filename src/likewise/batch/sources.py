@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from likewise.batch.files import InputFile, read_errors, why_changed
+from likewise.batch.files import InputFile, LocalFile, read_errors, why_changed
 from likewise.batch.formats import PREDICTIONS, Chunk, RowSource, open_file, require_format
 from likewise.batch.header import WITH_HEADER, Header
+from likewise.batch.inputs import InputColumns
+from likewise.batch.job import ScoreJob
 from likewise.batch.listing import list_files
-from likewise.core.errors import InputInvalid, WrongUsage
+from likewise.core.errors import InputInvalid, InputNotFound, WrongUsage
 
 INPUT_CHANGED_REMEDY = "run the job again when nothing writes to its input"
 
@@ -32,7 +34,13 @@ def open_source(source: str | Path, format_name: str | None = None, header: Head
     if parts[0].format != "jsonl":  # in which columns may differ from row to row
         for part in parts[1:]:
             _require_alike(parts[0], part)
-    return Files(str(source), parts)
+    return Files(str(source), parts, header)
+
+
+def open_files(job: ScoreJob) -> Files:
+    """The files of a job; raises what `open_source` raises."""
+    header = Header(job.options.header, job.signature, job.options.column)
+    return open_source(job.source, job.options.input_format, header)
 
 
 def refuse_header(header: Header, source: str) -> None:
@@ -82,10 +90,16 @@ def _require_alike(first: RowSource, other: RowSource) -> None:
 
 
 class Files:
-    """Several files of one format and with the same columns as one `likewise.batch.formats.RowSource`."""
+    """Several files of one format and with the same columns as one `likewise.batch.formats.RowSource`.
 
-    def __init__(self, name: str, parts: Sequence[RowSource]) -> None:
+    As the `Input` of a job: a row is identified by its file and its position in that file.
+    """
+
+    numbered_on = False
+
+    def __init__(self, name: str, parts: Sequence[RowSource], header: Header = WITH_HEADER) -> None:
         self.parts = parts
+        self._header = header
         self.name = name
         self.format, self.textual = parts[0].format, parts[0].textual
         self.columns = tuple(dict.fromkeys(column for part in parts for column in part.columns))
@@ -114,6 +128,32 @@ class Files:
     def schema(self) -> Any:
         """All columns with their types. The parts have equal schemas, except for JSON Lines."""
         return self.parts[0].schema(*self.parts[1:])
+
+    @property
+    def identity(self) -> object:
+        """The identities of the files, by absolute path or URL."""
+        return {str(file.path.resolve()) if file.path else file.name: file.identity for file in self.files}
+
+    def described(self, output: str) -> InputColumns:
+        """The columns, with types if the format `output` needs them."""
+        types = None if output == "jsonl" and self.format != "parquet" else self.schema()
+        return InputColumns(self.columns, self.name, self.format, self.textual, types)
+
+    def cut(self, workers: Any, rows: int, folder: str) -> Sequence[Mapping[str, Any]]:
+        """See `likewise.batch.inputs.Input`; the files are on storage that the workers share, or objects in S3."""
+        files = [
+            replace(each, path=each.path.absolute()) if isinstance(each, LocalFile) else each for each in self.files
+        ]
+        try:
+            parts: Sequence[Mapping[str, Any]] = workers.cut(
+                len(files), (files, self.format, self._header, rows, folder)
+            )
+        except InputNotFound as error:  # the driver could read the beginning of each file
+            where = "put INPUT on storage that the driver and all workers can read"
+            if files[0].path is None:
+                where = "give the workers credentials that may read it, and network access to its endpoint"
+            raise InputNotFound(f"on a worker: {error.cause}", remedy=where) from error
+        return parts
 
     def changed(self) -> str | None:
         """A message if a file has changed since it was listed; None if not, or if it cannot be checked."""

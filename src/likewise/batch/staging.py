@@ -16,6 +16,7 @@ from likewise.core.errors import OutputRefused
 from likewise.core.private_files import make_private, open_file, open_folder
 
 REMEDY = "delete it and run the command again, or choose another OUTPUT"
+SNAPSHOT = "snapshot.json"  # the chunks of a job on several machines
 HEAD = 33  # bytes before the prediction in a line of the result log: 32 hex digits and a space
 
 

@@ -30,7 +30,7 @@ class RunningJob:
     ) -> None:
         """options: with `--runner`.  inside: the command that runs another one on the driver's host."""
         self.output = output
-        self._scored = output.parent / f".{output.name}.likewise-staging" / "scored"
+        self._staging = output.parent / f".{output.name}.likewise-staging"
         command = [*inside, sys.executable, "-m", "likewise.cli", "score", str(model), str(source)]
         command += ["-o", str(output), "--json", *options]
         self._log = output.parent / "driver.log"
@@ -47,9 +47,9 @@ class RunningJob:
 
     @property
     def chunks(self) -> dict[str, int]:
-        """The names of the results so far, each with its file's inode number."""
-        inodes = {}
-        for path in self._scored.glob("*/*"):
+        """The names of the chunks with results, each with its file's inode number; 0 for those in the output."""
+        inodes = dict.fromkeys(chunks_in_output(self._staging), 0)
+        for path in (self._staging / "scored").glob("*/*"):
             with suppress(FileNotFoundError):  # the job has just finished
                 if path.suffix != ".tmp":
                     inodes[f"{path.parent.name}/{path.name}"] = path.stat().st_ino
@@ -77,3 +77,18 @@ class RunningJob:
         assert code == 0, f"exit code {code}: {self._log.read_text(errors='replace')[-3000:]}"
         report: dict[str, Any] = json.loads(self._out.read_bytes())
         return report
+
+
+def rewritten(before: Mapping[str, int], now: Mapping[str, int]) -> set[str]:
+    """The chunks that had a result before and got another one.  before, now: `RunningJob.chunks`."""
+    return {name for name, file in now.items() if file and before.get(name, file) != file}
+
+
+def chunks_in_output(staging: Path) -> list[str]:
+    """The names of the chunks whose results are in the output, by the files in the staging folder of a job."""
+    with suppress(FileNotFoundError):  # the job has not cut its input yet, or has just finished
+        parts = json.loads((staging / "snapshot.json").read_bytes())["parts"]
+        names = [f"{part['folder']}/{number:06d}" for part in parts for number in range(len(part["rows"]))]
+        lines = [line for line in (staging / "journal.jsonl").read_bytes().splitlines(True) if line.endswith(b"\n")]
+        return names[: json.loads(lines[-1]).get("chunks", 0)]
+    return []

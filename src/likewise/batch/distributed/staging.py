@@ -1,21 +1,21 @@
-"""A job's staging folder: the job's fingerprint, the chunks of its input, and the results of scored chunks."""
+"""The part of a job's staging folder that workers use: the chunks of its input, and the results of scored chunks."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from likewise.batch import quarantine
 from likewise.batch.distributed import blob
-from likewise.batch.journal import check_same_job
+from likewise.batch.journal import ChunkCounts
 from likewise.batch.layout import remove
+from likewise.batch.scored import Scored
+from likewise.batch.staging import SNAPSHOT
 from likewise.core.errors import OutputRefused
 from likewise.core.private_files import open_file, write_private
-
-FINGERPRINT = "distributed.json"
-SNAPSHOT = "snapshot.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,78 +37,62 @@ class Staging:
         self.folder = folder
         self.chunks = folder / "chunks"
         self.scored = folder / "scored"
-        self.output = folder / "output"
-        self.quarantine = folder / "quarantine.jsonl"
 
-    def resume(self, fingerprint: Mapping[str, object], restart: bool) -> bool:
-        """Whether the folder contains an interrupted job with this fingerprint; OutputRefused if it has another job.
-
-        With `restart`, or without an interrupted job, the folder is created again.
-        """
-        record = _json(self.folder / FINGERPRINT)
-        if record is not None and not restart:
-            check_same_job(record["job"], fingerprint)
-            return True
-        if not restart and any(self.folder.iterdir()):
-            raise OutputRefused(
-                f"{self.folder} contains partial results of another runner",
-                remedy="use --restart, or resume with that runner",
-            )
-        for entry in list(self.folder.iterdir()):
-            remove(entry)
-        for folder in (self.chunks, self.scored):
-            folder.mkdir()
-        self._keep(FINGERPRINT, {"job": fingerprint, "replaces": restart, "seconds": 0.0})
-        return False
-
-    @property
-    def replaces(self) -> bool:
-        """Whether the interrupted job was started with the option to replace an existing output."""
-        return bool((_json(self.folder / FINGERPRINT) or {}).get("replaces"))
-
-    @property
-    def seconds(self) -> float:
-        """The duration of earlier runs of this job."""
-        return float((_json(self.folder / FINGERPRINT) or {}).get("seconds", 0.0))
-
-    def add_seconds(self, seconds: float) -> None:
-        """Add the duration of this run to that of earlier runs."""
-        record = _json(self.folder / FINGERPRINT)
-        if record is not None:
-            self._keep(FINGERPRINT, {**record, "seconds": record["seconds"] + seconds})
-
-    def snapshot(self) -> list[ChunkFile] | None:
+    def snapshot(self) -> Sequence[ChunkFile] | None:
         """The chunks in the input's order; None if the input has not been cut into chunks yet."""
-        parts = _json(self.folder / SNAPSHOT)
-        return None if parts is None else list(_chunk_files(parts["parts"], bool(parts["numbered_on"])))
+        path = self.folder / SNAPSHOT
+        try:
+            with open_file(path, "rb") as stream:
+                value = json.load(stream)
+        except FileNotFoundError:
+            for folder in (self.chunks, self.scored):
+                folder.mkdir(exist_ok=True)
+            return None
+        except ValueError as error:
+            raise OutputRefused(f"{path} is damaged: {error}", remedy="use --restart") from error
+        return list(_chunk_files(value["parts"], bool(value["numbered_on"])))
 
-    def keep_snapshot(self, parts: list[Mapping[str, Any]], *, numbered_on: bool) -> None:
+    def keep_snapshot(self, parts: Sequence[Mapping[str, Any]], *, numbered_on: bool) -> Sequence[ChunkFile]:
         """Store the tasks' results for their parts. numbered_on: rows are numbered across parts, not within each."""
         ordered = sorted(parts, key=lambda part: int(part["part"]))
-        self._keep(SNAPSHOT, {"parts": ordered, "numbered_on": numbered_on})
+        write_private(self.folder / SNAPSHOT, json.dumps({"parts": ordered, "numbered_on": numbered_on}))
+        return list(_chunk_files(ordered, numbered_on))
 
-    def result(self, chunk: ChunkFile) -> dict[str, Any] | None:
-        """The counts of a chunk; None if it is not scored."""
-        return blob.header(self.scored / chunk.name)
+    def save(self, name: str, scored: Scored) -> None:
+        """Write the results of the chunk `name`."""
+        path = self.scored / name
+        path.parent.mkdir(exist_ok=True)
+        blob.write(path, asdict(scored.counts), scored.data, b"".join(map(quarantine.line, scored.entries)))
 
-    def _keep(self, name: str, value: Mapping[str, object]) -> None:
-        write_private(self.folder / name, json.dumps(value))
+    def counts(self, name: str) -> ChunkCounts | None:
+        """The counts of the chunk `name`; None if it has no results."""
+        header = blob.header(self.scored / name)
+        return None if header is None else _counts(header)
+
+    def load(self, chunk: ChunkFile) -> Scored:
+        """The results of a chunk; OSError if they cannot be read, OutputRefused if they do not have all of its rows."""
+        header, (data, bad) = blob.read(self.scored / chunk.name)
+        counts, entries = _counts(header), [json.loads(line) for line in bad.splitlines()]
+        if counts.rows != chunk.rows or counts.ok + len(entries) != chunk.rows:
+            raise OutputRefused(
+                f"the chunk {chunk.name} has {chunk.rows} rows, but its result has {counts.ok} predictions and "
+                f"{len(entries)} quarantined rows; no output was written",
+                remedy="use --restart, and report this as a bug",
+            )
+        return Scored(counts, data, entries)
+
+    def drop(self, chunk: ChunkFile) -> None:
+        """Delete the results of a chunk, which are in the output."""
+        remove(self.scored / chunk.name)
 
 
-def _chunk_files(parts: list[dict[str, Any]], numbered_on: bool) -> Iterator[ChunkFile]:
+def _counts(header: Mapping[str, Any]) -> ChunkCounts:
+    return ChunkCounts(**{name: value for name, value in header.items() if name != blob.CHECK})
+
+
+def _chunk_files(parts: Sequence[Mapping[str, Any]], numbered_on: bool) -> Iterator[ChunkFile]:
     preceding = 0
     for part in parts:
         for number, rows in enumerate(part["rows"]):
             yield ChunkFile(f"{part['folder']}/{number:06d}", rows, preceding if numbered_on else 0)
         preceding += sum(part["rows"])
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    try:
-        with open_file(path, "rb") as stream:
-            value: dict[str, Any] = json.load(stream)
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise OutputRefused(f"{path} is damaged: {error}", remedy="use --restart") from error
-    return value

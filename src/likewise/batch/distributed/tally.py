@@ -1,71 +1,70 @@
-"""Progress of a job, from the results that workers have written."""
+"""The results that workers have written: added to the output in the input's order, and counted for progress."""
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 from likewise.batch.distributed.staging import ChunkFile, Staging
-from likewise.batch.job import Progress
-from likewise.batch.scorer import BROKEN_AFTER, broken_model
-from likewise.core.errors import LikewiseError
-
-COUNTED = ("rows", "tokens", "duplicates", "answered", "refused")  # keys in each result's header
+from likewise.batch.journal import ChunkCounts
+from likewise.batch.run import Run
 
 
 class Tally:
-    """The sums of the counts of all scored chunks, reported as progress."""
+    """The chunks of a job and their results.  missing: the chunks that have none at the start."""
 
-    def __init__(self, report: Callable[[Progress], None]) -> None:
-        self._report_progress = report
-        self._started = time.monotonic()
-        self._staging: Staging | None = None
-        self._seen: set[str] = set()
-        self._total = self._resumed = 0
-        self._counts: Counter[str] = Counter()
-        self._first: Mapping[str, str] | None = None
-        self._status = ""
-
-    @property
-    def rows(self) -> int:
-        """The number of rows in the scored chunks."""
-        return self._counts["rows"]
-
-    def start(self, chunks: Sequence[ChunkFile], staging: Staging, *, resumed: bool) -> None:
-        """Set the input's chunks; with `resumed`, include those that earlier runs have scored."""
+    def __init__(self, run: Run, staging: Staging, chunks: Sequence[ChunkFile]) -> None:
+        """Add the results of earlier runs that are not in the output yet."""
+        self._run = run
+        self._output = run.output
         self._staging = staging
+        self._chunks = chunks
         self._total = sum(chunk.rows for chunk in chunks)
-        if resumed:
-            self._count(chunks)
-        self._resumed = self.rows
+        rest = chunks[self._output.state.chunks :]
+        self._unknown = {chunk.name for chunk in rest}
+        self._waiting: dict[str, ChunkCounts] = {}  # results that are not in the output, as earlier ones are missing
+        self._status = ""
+        self._collect(rest)
+        self.missing = [chunk for chunk in rest if chunk.name in self._unknown]
+        run.resumed = self._output.state.rows + self._output.waiting
         self._report()
 
     def update(self, chunks: Sequence[ChunkFile], status: str = "") -> None:
-        """Count newly scored chunks among `chunks`; ModelFailed if the model has failed on every row so far.
+        """Add new results among those of `chunks`; ModelFailed if the model has failed on every row so far.
 
         status: of the system that runs the job, for display.
         """
         previous, self._status = self._status, status
-        if self._count(chunks) or status != previous:
+        if self._collect(chunks) or status != previous:
             self._report()
-        refused = self._counts["refused"]
-        if refused >= BROKEN_AFTER and not self._counts["answered"] and self._first is not None:
-            raise broken_model(refused, LikewiseError.from_dict(self._first))
 
-    def _count(self, chunks: Sequence[ChunkFile]) -> bool:
-        assert self._staging is not None  # noqa: S101  `start` is called first
-        counted = False
+    def finish(self) -> None:
+        """Add the results of all remaining chunks; OSError if one has none."""
+        self._add(self._chunks[self._output.state.chunks :])
+
+    def _collect(self, chunks: Sequence[ChunkFile]) -> bool:
+        """Add new results among those of `chunks`; whether there are any."""
+        found = False
         for chunk in chunks:
-            if chunk.name not in self._seen and (counts := self._staging.result(chunk)) is not None:
-                self._seen.add(chunk.name)
-                self._counts.update({name: counts[name] for name in COUNTED})
-                self._first = self._first or counts["first_refused"]
-                counted = True
-        return counted
+            if chunk.name in self._unknown and (counts := self._staging.counts(chunk.name)) is not None:
+                self._unknown.remove(chunk.name)
+                self._waiting[chunk.name] = counts
+                found = True
+        start = end = self._output.state.chunks
+        while end < len(self._chunks) and self._chunks[end].name in self._waiting:
+            end += 1
+        self._add(self._chunks[start:end])
+        return found
+
+    def _add(self, chunks: Sequence[ChunkFile]) -> None:
+        """Add the results of the next chunks to the output, and delete their files."""
+        self._run.add(map(self._staging.load, chunks))
+        for chunk in chunks:
+            self._staging.drop(chunk)
+            self._waiting.pop(chunk.name, None)
+        self._output.waiting = sum(counts.rows for counts in self._waiting.values())
 
     def _report(self) -> None:
-        seconds = time.monotonic() - self._started
-        fraction = self.rows / max(1, self._total)
-        counts = (self._counts["tokens"], seconds, self._counts["duplicates"], self._resumed, self._status)
-        self._report_progress(Progress(self.rows, self._total, fraction, *counts))
+        rows, waiting = self._output.waiting, self._waiting.values()
+        tokens, duplicates = sum(each.tokens for each in waiting), sum(each.duplicates for each in waiting)
+        fraction = (self._output.state.rows + rows) / max(1, self._total)
+        self._run.report_progress(self._total, fraction, rows, tokens, duplicates, self._status)

@@ -5,33 +5,31 @@ Any number of workers may attempt a task; each result is a file that is complete
 
 from __future__ import annotations
 
-import io
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-from likewise.batch import quarantine, reasons
 from likewise.batch.columns import RowMaker
 from likewise.batch.distributed import blob
 from likewise.batch.distributed.chunks import decode, encode
-from likewise.batch.distributed.input_columns import InputColumns
 from likewise.batch.distributed.local_times import local_batch, local_schema
 from likewise.batch.distributed.staging import Staging
 from likewise.batch.files import InputFile, read_errors, why_changed
-from likewise.batch.formats import Chunk, RowSource, SealedWriter, Writer, load, open_file
+from likewise.batch.formats import Chunk, RowSource, Writer, load, open_file
 from likewise.batch.header import Header
+from likewise.batch.inputs import InputColumns
 from likewise.batch.job import Types
 from likewise.batch.result_cache import RowResultCache
-from likewise.batch.rows import items_of, split_results
+from likewise.batch.rows import items_of
+from likewise.batch.scored import Scored, score_chunk
 from likewise.batch.scorer import Scorer, prepare
 from likewise.batch.sources import INPUT_CHANGED_REMEDY
 from likewise.core.arrow import records_of
-from likewise.core.engine import Engine, Work
+from likewise.core.engine import Engine
 from likewise.core.errors import InputInvalid, OutputRefused
-from likewise.core.results import Failed
 from likewise.core.signature import Signature
 from likewise.telemetry.jobs import chunk_span
 
@@ -70,22 +68,22 @@ def cut_file(
     return part
 
 
-def score_chunk(engine: Callable[[], Engine], plan: ScorePlan, name: str, row_offset: int) -> dict[str, object]:
+def score_file(engine: Callable[[], Engine], plan: ScorePlan, name: str, row_offset: int) -> dict[str, object]:
     """Score the chunk `name`, unless it has a result.  engine: opens it, or returns the open one."""
     require_folder(str(plan.staging.scored))
-    result = plan.staging.scored / name
-    if blob.header(result) is None:
+    if plan.staging.counts(name) is None:
         opened = engine()
         with chunk_span(plan.traceparent, flush=True) as span:
-            counts = _score(opened, plan, _read_chunk(plan.staging.chunks / name, row_offset), result)
-            span.attributes |= {"rows": counts["rows"], "rows_ok": counts["ok"], "tokens": counts["tokens"]}
+            scored = _scored(opened, plan, _read_chunk(plan.staging.chunks / name, row_offset))
+            span.attributes |= scored.counts.traced
+        plan.staging.save(name, scored)
     return {"chunk": name}
 
 
 def task_scorer(engine: Engine, *, budget: int | None = None) -> Scorer:
     """A scorer for one task, which shares the result cache of earlier tasks in this process."""
     answers = _caches.setdefault(id(engine), RowResultCache(CACHE_BYTES))
-    return Scorer(engine, budget=budget, cache=answers, whole=False)
+    return Scorer(engine, budget=budget, cache=answers)
 
 
 def write_chunks(chunks: Iterator[Chunk], number: int, folder: str) -> dict[str, object]:
@@ -123,34 +121,12 @@ def _with_local_times(chunk: Chunk, zone: str | None) -> Chunk:
     return replace(chunk, records=records_of(local_batch(chunk.native, zone))[0])
 
 
-def _score(engine: Engine, plan: ScorePlan, chunk: Chunk, path: Path) -> dict[str, Any]:
-    """Score a chunk and write its counts, which are returned, predictions and quarantined rows to `path`."""
+def _scored(engine: Engine, plan: ScorePlan, chunk: Chunk) -> Scored:
     scorer = task_scorer(engine, budget=plan.budget)
     source = plan.source
     if source.zone is not None:
         source = replace(source, types=local_schema(source.types))
     maker = RowMaker(cast(RowSource, source), plan.signature, plan.column, plan.types)
     work = prepare(engine, items_of(_with_local_times(chunk, source.zone), maker))
-    results = scorer.score(work)
-    refused = {w.key for w, r in zip(work, results, strict=True) if isinstance(w, Work) and isinstance(r, Failed)}
     writer: Writer = load(plan.output).open_writer(cast(RowSource, plan.source), plan.signature.outputs)
-    predictions, errors = split_results(results, writer, plan.signature.outputs)
-    rows = io.BytesIO()
-    if predictions:
-        writer.write(rows, chunk, list(predictions), list(predictions.values()))
-    entries = quarantine.entries(chunk, errors)
-    counts: dict[str, Any] = {
-        "rows": len(chunk),
-        "ok": len(predictions),
-        "duplicates": scorer.duplicates,
-        "tokens": scorer.tokens,
-        "answered": scorer.answered,
-        "refused": len(refused),
-        "first_refused": next((e.as_dict() for i, e in errors.items() if isinstance(work[i], Work)), None),
-        "engine": engine.spec.label,
-        "reasons": reasons.add((), entries),
-        "kind": writer.open_kind if isinstance(writer, SealedWriter) else None,
-    }
-    path.parent.mkdir(exist_ok=True)
-    blob.write(path, counts, rows.getvalue(), b"".join(map(quarantine.line, entries)))
-    return counts
+    return score_chunk(scorer, chunk, work, writer, plan.signature)

@@ -6,12 +6,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from likewise.batch.distributed.inputs import FilesInput
-from likewise.batch.distributed.run import Run, model_of
-from likewise.batch.header import Header
+from likewise.batch.distributed.run import model_of
+from likewise.batch.distributed.run import run as run_on
 from likewise.batch.job import JobReport, ScoreJob
-from likewise.batch.rows import check_outcome
-from likewise.batch.sources import open_source
+from likewise.batch.sources import open_files
 from likewise.core.errors import EngineUnavailable, LikewiseError, TargetUnavailable, WrongUsage
 from likewise.core.extras import need
 from likewise.core.option_fields import nearest
@@ -43,8 +41,7 @@ def run(job: ScoreJob) -> JobReport:
         return workers[0]
 
     try:
-        header = Header(job.options.header, job.signature, job.options.column)
-        report = Run(job, FilesInput(open_source(job.source, job.options.input_format, header), header), place).run()
+        return run_on(job, lambda: open_files(job), place)
     except (LikewiseError, OSError):
         raise
     except Exception as error:
@@ -58,7 +55,6 @@ def run(job: ScoreJob) -> JobReport:
             each.cancel()
         if created:
             ray.shutdown()
-    return check_outcome(report, job)
 
 
 def _session(master: str | None) -> tuple[Any, bool]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from likewise.batch.distributed.tasks import cut_file, score_chunk
+from likewise.batch.distributed.tasks import cut_file, score_file
 from likewise.bundles.open import open_exactly
 from likewise.core.engine import Engine
 from likewise.core.errors import LikewiseError
@@ -24,13 +24,13 @@ class Tasks:
         self._opened: Engine | None = None
 
     def run(self, task: bytes) -> dict[str, object]:
-        """The result of a task: a pickled tuple of `cut` or `score`, and the arguments of `cut_file` or `score_chunk`.
+        """The result of a task: a pickled tuple of `cut` or `score`, and the arguments of `cut_file` or `score_file`.
 
         An error that a retry would not fix is returned as `error`.
         """
         name, *arguments = pickle.loads(task)  # noqa: S301  Ray's own channel
         try:
-            return cut_file(*arguments) if name == "cut" else score_chunk(self._engine, *arguments)
+            return cut_file(*arguments) if name == "cut" else score_file(self._engine, *arguments)
         except LikewiseError as error:
             return {"error": error.as_dict()}
 

@@ -31,7 +31,7 @@ LOGS = "see the logs of the Ray cluster"
 
 
 class RayWorkers:
-    """The actors of one job.  See `likewise.batch.distributed.inputs.Workers`."""
+    """The actors of one job.  See `likewise.batch.distributed.run.Workers`."""
 
     def __init__(
         self, ray: Any, model: ModelSpec, options: Mapping[str, float], *, most: int | None = None, wait: bool = False

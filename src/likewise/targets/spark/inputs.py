@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from likewise.batch.distributed.input_columns import InputColumns
-from likewise.batch.distributed.inputs import FilesInput, Input
 from likewise.batch.files import InputFile
 from likewise.batch.formats import PREDICTIONS
 from likewise.batch.header import Header
-from likewise.batch.job import Types
-from likewise.batch.sources import has_predictions_column, open_source, refuse_header
+from likewise.batch.inputs import Input, InputColumns
+from likewise.batch.job import ScoreJob
+from likewise.batch.sources import has_predictions_column, open_files, refuse_header
 from likewise.core.errors import InputNotFound
 from likewise.core.extras import need
-from likewise.core.signature import Signature
 from likewise.targets.spark.jobs import Jobs
 from likewise.targets.spark.session import TIME_ZONE
 
@@ -25,6 +23,7 @@ class TableInput:
     """A table or view in Spark's catalog. Its rows have no fixed identity: they are numbered as they are read."""
 
     format = "parquet"
+    textual = False
     size: int | None = None
     numbered_on = True
     files: Sequence[InputFile] = ()
@@ -48,19 +47,16 @@ class TableInput:
     def identity(self) -> object:
         return {self._name: str(self._types), "zone": self._zone}
 
-    def columns(self, output: str) -> InputColumns:  # noqa: ARG002
+    def described(self, output: str) -> InputColumns:  # noqa: ARG002
         return InputColumns(tuple(self._types.names), self._name, types=self._types, zone=self._zone)
-
-    def inferred_types(self, signature: Signature) -> Types:  # noqa: ARG002
-        return None
 
     def cut(self, workers: Jobs, rows: int, folder: str) -> list[Mapping[str, Any]]:
         return workers.run_on(self._frame, "tasks:read_table", (self._name, self._types, rows, folder))
 
 
-def open_input(spark: Any, source: str, format_name: str | None, header: Header) -> Input:
-    """`table:NAME`, or files as for the local runner; raises what `open_source` raises."""
-    if source.startswith(TABLE):
-        refuse_header(header, source)
-        return TableInput(spark, source.removeprefix(TABLE))
-    return FilesInput(open_source(source, format_name, header), header)
+def open_input(spark: Any, job: ScoreJob) -> Input:
+    """`table:NAME`, or files as for the local runner; raises what `open_files` raises."""
+    if job.source.startswith(TABLE):
+        refuse_header(Header(job.options.header, job.signature, job.options.column), job.source)
+        return TableInput(spark, job.source.removeprefix(TABLE))
+    return open_files(job)

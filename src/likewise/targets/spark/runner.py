@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from likewise.batch.distributed.run import Run, model_of
-from likewise.batch.header import Header
+from likewise.batch.distributed.run import model_of
+from likewise.batch.distributed.run import run as run_on
 from likewise.batch.job import JobReport, ScoreJob
-from likewise.batch.rows import check_outcome
 from likewise.bundles.open import open_exactly
 from likewise.targets.spark.inputs import open_input
 from likewise.targets.spark.jobs import Jobs
@@ -28,10 +27,8 @@ def run(job: ScoreJob) -> JobReport:
     try:
         if not is_connect(spark) and spark.sparkContext.uiWebUrl:
             log.info("Spark UI of this job: %s", spark.sparkContext.uiWebUrl)
-        header = Header(job.options.header, job.signature, job.options.column)
-        input_ = open_input(spark, job.source, job.options.input_format, header)
-        report = Run(job, input_, lambda: Jobs(spark, place_model(spark, open_exactly(model), model, None))).run()
+        place = lambda: Jobs(spark, place_model(spark, open_exactly(model), model, None))  # noqa: E731
+        return run_on(job, lambda: open_input(spark, job), place)
     finally:
         if created:
             spark.stop()
-    return check_outcome(report, job)

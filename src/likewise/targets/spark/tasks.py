@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from likewise.batch.distributed.tasks import ScorePlan, cut_file, score_chunk, write_chunks
+from likewise.batch.distributed.tasks import ScorePlan, cut_file, score_file, write_chunks
 from likewise.batch.formats import Chunk
 from likewise.core.arrow import records_of
 from likewise.core.errors import LikewiseError
@@ -58,7 +58,7 @@ def score_chunks(
 ) -> Iterator[Any]:
     """Score the chunks whose indices in `chosen` (pairs of name and row offset) are in `batches`."""
     engine = partial(engine_of, key, model, folder)
-    return _run_each(batches, lambda number: score_chunk(engine, plan, *chosen[number]))
+    return _run_each(batches, lambda number: score_file(engine, plan, *chosen[number]))
 
 
 def _run_each(batches: Iterator[Any], work: Callable[[int], dict[str, object]]) -> Iterator[Any]:

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 from likewise.batch.columns import RowMaker
 from likewise.batch.distributed import local_times
-from likewise.batch.distributed.input_columns import InputColumns
 from likewise.batch.formats import CHUNK_BYTES, RowSource
+from likewise.batch.inputs import InputColumns
 from likewise.core.arrow import records_of
 from likewise.core.errors import InputInvalid
 from likewise.core.extras import need
