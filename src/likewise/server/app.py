@@ -58,8 +58,8 @@ def create_app(
 
     `open_engine` is called once, in a thread, when the app starts.  `/ping` and `/ready` return 200 after a warm-up
     inference on the model's example; `app.state.service` has the current state.  Raises WrongUsage for a token file
-    without tokens, for an invalid origin, and for unsupported settings of OpenTelemetry in the environment; MissingExtra
-    if they request traces without it; what `capture_of` raises.
+    without tokens, for an invalid origin, and for unsupported settings of OpenTelemetry in the environment;
+    MissingExtra if they request traces without it; what `capture_of` raises.
     codec: replaces MLflow's codec for `/invocations`.  routes: matched before the service's own, so they can override
     them.  middleware: wraps the whole app.
     """

@@ -12,8 +12,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from likewise.core.errors import DeadlineExceeded
-from likewise.dataplane import Timing
 from likewise.core.results import Result
+from likewise.dataplane import Timing
 from likewise.server.body import read_body
 from likewise.server.capture import Sample
 from likewise.server.codec import Codec, Encoded
