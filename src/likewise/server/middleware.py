@@ -117,7 +117,8 @@ class ServerMiddleware:
     def _record(self, exchange: _Exchange, scope: Scope) -> None:
         route, seconds = _route(exchange.path), time.perf_counter() - exchange.started
         self.metrics.completed(route, exchange.status, seconds)
-        if self.capture is not None and (sample := scope.get(SAMPLE)) is not None:
+        sample = scope.get(SAMPLE)
+        if self.capture is not None and sample is not None and self.capture.wants(exchange.request_id):
             self.capture.add(
                 sample,
                 Answer(
