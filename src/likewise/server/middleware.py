@@ -141,7 +141,8 @@ class ServerMiddleware:
         if self.traces is not None and exchange.trace is not None:
             code = exchange.error_code or ("client_disconnected" if exchange.status == CLIENT_CLOSED_REQUEST else "")
             self.traces.end(exchange.trace, scope, route, exchange.status, (exchange.started, ended), code)
-        if self.capture is not None and (sample := scope.get(SAMPLE)) is not None:
+        sample = scope.get(SAMPLE)
+        if self.capture is not None and sample is not None and self.capture.wants(exchange.request_id):
             self.capture.add(
                 sample,
                 Answer(

@@ -69,10 +69,12 @@ class Capture:
         if self._thread.is_alive():
             logger.warning("captured requests are lost: they were not written within %g s", CLOSE_S)
 
+    def wants(self, request_id: str) -> bool:
+        """Whether the id is in the sample."""
+        return zlib.crc32(request_id.encode()) < self._below
+
     def add(self, sample: Sample, answer: Answer) -> None:
-        """Queue a request whose response was sent, if its id is in the sample; must be called on an event loop."""
-        if zlib.crc32(answer.request_id.encode()) >= self._below:
-            return
+        """Queue a request whose response was sent; must be called on an event loop."""
         size = _size(sample)
         if self._added - self._done + size > HELD_BYTES:
             self._on_dropped(len(sample.call.table))
