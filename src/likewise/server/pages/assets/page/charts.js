@@ -69,7 +69,7 @@ function create({ title, unit, lines, colors = COLORS, most }) {
   const names = Object.keys(lines);
   const values = names.map(() => make("b"));
   const legend = names.map((name, at) => make("span", {}, make("i", { className: `dot ${colors[at].slice(2)}` }), `${lines[name]} `, values[at]));
-  const canvas = make("div", { className: "canvas", attributes: { role: "img" } });
+  const canvas = make("div", { className: "canvas", attributes: { role: "img", "aria-label": `Chart: ${title}` } });
   get("charts").append(make("figure", {}, make("figcaption", {}, make("span", { className: "title" }, make("strong", {}, title), ` ${unit}`), ...legend), canvas));
   const stroke = (name) => () => color(name);
   const axis = { stroke: stroke("--faint"), grid: { stroke: stroke("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
