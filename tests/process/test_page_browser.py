@@ -50,7 +50,7 @@ def browser() -> Iterator[Tab]:
 
 @pytest.fixture
 def tab(browser: Tab, service: Service) -> Iterator[Tab]:
-    """The page, opened anew; checks afterwards that it sent nothing to another host, and reported no problem."""
+    """The page, opened again; checks afterwards that it sent nothing to another host, and reported no problem."""
     shown(browser, service.url)
     yield browser
     assert {urlsplit(url).netloc for url in browser.urls if not url.startswith("blob:")} == {service.authority}

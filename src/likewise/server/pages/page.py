@@ -57,7 +57,9 @@ def facts(model: ServedModel, *, engine: str, state: str) -> dict[str, object]:
         "state": state,
         "signature": {name: _fields(fields) for name, fields in parts.items() if fields},
         "by_column": _by_column(model),
-        "example": {"record": (example.records or [None])[0], "body": {"inputs": example.inputs}} if example else None,
+        "example": {"record": next(iter(example.records or ()), None), "body": {"inputs": example.inputs}}
+        if example
+        else None,
         **model.facts,
     }
     return {name: value for name, value in stated.items() if value not in ("", None)}
