@@ -175,9 +175,8 @@ class Output:
 
     def _refuse_earlier_version(self) -> None:
         if (self.staging / EARLIER).exists() and not self._restart:
-            raise OutputRefused(
-                f"{self.staging} contains partial results of an earlier version", remedy="use --restart"
-            )
+            cause = f"{self.staging} contains partial results of an earlier version"
+            raise OutputRefused(cause, remedy="use --restart")
 
     def _check_existing(self) -> None:
         with write_errors(self.layout.data):

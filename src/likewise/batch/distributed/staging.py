@@ -11,7 +11,6 @@ from typing import Any
 from likewise.batch import quarantine
 from likewise.batch.distributed import blob
 from likewise.batch.journal import ChunkCounts
-from likewise.batch.layout import remove
 from likewise.batch.scored import Scored
 from likewise.batch.staging import SNAPSHOT
 from likewise.core.errors import OutputRefused
@@ -80,10 +79,6 @@ class Staging:
                 remedy="use --restart, and report this as a bug",
             )
         return Scored(counts, data, entries)
-
-    def drop(self, chunk: ChunkFile) -> None:
-        """Delete the results of a chunk, which are in the output."""
-        remove(self.scored / chunk.name)
 
 
 def _counts(header: Mapping[str, Any]) -> ChunkCounts:

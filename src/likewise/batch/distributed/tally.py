@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from likewise.batch.distributed.staging import ChunkFile, Staging
 from likewise.batch.journal import ChunkCounts
+from likewise.batch.layout import remove
 from likewise.batch.run import Run
 
 
@@ -59,7 +60,7 @@ class Tally:
         """Add the results of the next chunks to the output, and delete their files."""
         self._run.add(map(self._staging.load, chunks))
         for chunk in chunks:
-            self._staging.drop(chunk)
+            remove(self._staging.scored / chunk.name)
             self._waiting.pop(chunk.name, None)
         self._output.waiting = sum(counts.rows for counts in self._waiting.values())
 
