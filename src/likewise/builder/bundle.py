@@ -253,6 +253,11 @@ class _Draft:
         bundle = write_manifest(self.folder, self.manifest)
         rows = f"{proof.rows} example rows" if proof.rows else "no example"
         self.report(f"verified with {', '.join(proof.engines)} on {rows}, isolated by {proof.isolation}")
+        if not proof.rows:
+            self.report(
+                "WARNING: without an input example no prediction was tried, and none will be before a deployment or an "
+                "update serves, so only callers notice a model that fails; log it with input_example"
+            )
         if self.timed_on and self.compiling.measure:
             self._measure(bundle)
         return bundle

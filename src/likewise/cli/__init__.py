@@ -11,7 +11,9 @@ def main() -> None:
     _is_program = True
     limit_threads()  # before any library is loaded
     from likewise.cli.app import main as run
+    from likewise.core.isolation import refuse_exit
 
+    refuse_exit()
     run()
 
 

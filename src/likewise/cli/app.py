@@ -20,6 +20,7 @@ from likewise.cli.flags import with_flags
 from likewise.cli.screen import Screen, show_error
 from likewise.core.errors import Interrupted, LikewiseError, OutputRefused, WrongUsage
 from likewise.core.isolation import StopSignal
+from likewise.core.json_log import TEXT, TIME
 from likewise.core.stdout import release_stdout, stdout
 from likewise.core.uris import redacted
 
@@ -162,7 +163,7 @@ class _WithoutSecrets(logging.Formatter):
 def quiet_libraries() -> None:
     """Silence progress bars, log records and warnings of the libraries in use; their errors still appear."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_WithoutSecrets("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_WithoutSecrets(TEXT, TIME))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for name in ("mlflow", "alembic", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -166,9 +166,9 @@ def predict(
     body, content_type = _request(source)
     response = deployments.predict(name, body, content_type, to=to, later_s=timeout if later else None)
     failed = response.status >= 400
-    if not (failed and screen.as_json):  # then the response is in the error's JSON document
+    if not failed or not (screen.as_json or screen.out.is_terminal):  # else the error has its message
         text = response.body.decode(errors="replace").rstrip("\n")
-        table = unfolded(text) if screen.out.is_terminal and not (failed or screen.as_json) else None
+        table = unfolded(text) if screen.out.is_terminal and not screen.as_json else None
         if table is not None:
             screen.table("", *table)
         else:

@@ -16,7 +16,7 @@ from likewise.cli.screen import Screen, visible
 from likewise.core.errors import WrongUsage
 from likewise.core.stdout import stdout
 from likewise.targets.facts import facts_of
-from likewise.targets.history import Revision
+from likewise.targets.history import DEPLOYED, Revision
 from likewise.targets.listing import Listed
 
 Name = Annotated[str, argument("NAME", "Name of the deployment.", complete=completion.deployment)]
@@ -112,7 +112,11 @@ def history(name: Name, to: To = None, *, screen: Screen) -> None:
     if screen.as_json:
         screen.json({"revisions": [each.as_dict() for each in revisions]})
         return
-    rows = [(str(each.number), each.at, each.outcome, _change(each)) for each in revisions]
+    current = max((each.number for each in revisions if each.outcome == DEPLOYED), default=0)
+    rows = [
+        (str(each.number), each.at, each.outcome + ", current" * (each.number == current), _change(each))
+        for each in revisions
+    ]
     screen.table(f"Revisions of {name}", ("revision", "time", "outcome", "change"), rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -83,6 +84,21 @@ def by_signal(error: BaseException) -> bool:
     while last is not None and last.tb_next is not None:
         last = last.tb_next
     return last is None or last.tb_frame.f_code.co_code[last.tb_lasti] != _RAISE
+
+
+def refuse_exit() -> None:
+    """From now on, a model that calls `os._exit` in this process raises an exception; forked children still exit.
+
+    Only for programs: it would end a job or a comparison with the exit code that the model chooses, even 0.
+    """
+    owner, leave = os.getpid(), os._exit
+
+    def exit_(status: int) -> None:
+        if os.getpid() != owner:
+            leave(status)
+        raise RuntimeError(f"the model called os._exit({status})")
+
+    os._exit = exit_  # type: ignore[assignment]
 
 
 def _miscount(results: int, items: int) -> ModelFailed:

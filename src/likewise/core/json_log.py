@@ -9,6 +9,10 @@ import time
 
 from likewise.core.uris import redacted
 
+TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+TIME = "%Y-%m-%dT%H:%M:%S%z"
+"""The text format of log records, and of their times."""
+
 IDS = ("request_id", "trace_id", "span_id")  # of a record, passed as `extra`
 
 

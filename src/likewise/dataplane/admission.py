@@ -87,7 +87,8 @@ class Admission:
         overtaking = 0 if self._alone else min(waiting[1], LOOKAHEAD * self._budget)
         finish = self.predict(tokens + overtaking, items, now)
         if finish > self._limit_s:
-            cause = f"the prediction would take about {finish:.1f} s, but the deadline is {self._deadline_s:g} s"
+            limit = f"{SAFETY:.0%} of the deadline of {self._deadline_s:g} s"
+            cause = f"the prediction would take about {finish:.1f} s, more than {limit}"
             return Rejection("deadline", _overloaded(cause, finish - self._limit_s))
         if tokens > self._queue_tokens:
             cause = f"{waiting[1]:,} tokens are waiting; the limit is {self._queue_tokens:,}"

@@ -112,6 +112,11 @@ class DataPlane:
         self._hashing = asyncio.Lock()  # more threads would only take the interpreter from the loop
 
     @property
+    def busy(self) -> bool:
+        """Whether a run is in progress."""
+        return self._busy > 0
+
+    @property
     def waiting_items(self) -> int:
         """Number of items in the queue."""
         return len(self._raw) + len(self._ready)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from enum import Enum
 
@@ -18,6 +19,8 @@ from likewise.wire import DecodedRequest, Decoder
 
 logger = logging.getLogger("likewise.server")
 
+FAILURES = 3  # different requests on which a model must fail, without any success, to count as broken
+NOTE_S = 60.0  # between log lines about rows on which the model raises
 RELEASE_S = 1.0  # how long a stopping server waits for an engine run whose result no client needs
 
 
@@ -54,6 +57,9 @@ class ModelService:
         self._engine: Engine | None = None
         self._plane: DataPlane | None = None
         self._row_wise = self._columns = False
+        self._answered = False  # whether the model has made any prediction
+        self._failures: set[int] = set()  # hashes of the first FAILURES requests on which it failed
+        self._raised, self._noted = 0, -NOTE_S
         self.headers = self._headers()
 
     @property
@@ -104,7 +110,8 @@ class ModelService:
         try:
             await asyncio.wait_for(self._plane.close(), RELEASE_S)
         except TimeoutError:
-            logger.warning("the engine is still running; exiting without waiting for it")
+            if self._plane.busy:
+                logger.warning("the engine is still running; exiting without waiting for it")
 
     def check_ready(self) -> None:
         """Raise NotReady, with the reason, unless a request would be run now."""
@@ -159,6 +166,7 @@ class ModelService:
             if isinstance(result, Failed):
                 raise self._error(row, call, results)
             values.append(result.value)
+        self._answered = True
         if not call.by_row(self._row_wise):
             return values[0]
         return _joined(values) if self._columns else values
@@ -167,6 +175,7 @@ class ModelService:
         failed = [result.error for result in results if isinstance(result, Failed)]
         first = failed[0]
         raised = all(isinstance(result, Failed) and isinstance(result.error, ModelRaised) for result in results)
+        self._note(first, len(failed))
         if raised and self._broken(call):
             return ModelFailed(
                 f"the model fails on every input: {first.cause}", remedy="fix the model, then build and deploy it again"
@@ -180,11 +189,25 @@ class ModelService:
         """Whether the model itself is at fault, after it raised on all items of a request.
 
         It is if it failed on several different rows.  If the request is a single item, one row may have caused the
-        failure, so the model counts as broken only if its warm-up on its own example failed too.
+        failure, so the model counts as broken only if its warm-up on its own example failed too, or if it has failed on
+        several different requests and never made a prediction.
         """
-        if call.by_row(self._row_wise):
-            return len({repr(values) for values in call.table.rows}) > 1
-        return self.problem is not None
+        rows = {repr(values) for values in call.table.rows}
+        if not self._answered and len(self._failures) < FAILURES:
+            self._failures.add(hash(frozenset(rows)))
+        if call.by_row(self._row_wise) and len(rows) > 1:
+            return True
+        return self.problem is not None or (not self._answered and len(self._failures) == FAILURES)
+
+    def _note(self, error: LikewiseError, rows: int) -> None:
+        """Log the kind of the model's exception, but not its message, which may contain values of the row."""
+        if not isinstance(error, ModelRaised):
+            return
+        self._raised += rows
+        if (now := time.monotonic()) - self._noted >= NOTE_S:
+            kind = error.cause.partition(":")[0]
+            logger.warning("%s, in %d requested rows since the last such line", kind, self._raised)
+            self._raised, self._noted = 0, now
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
         """Headers common to all responses.

