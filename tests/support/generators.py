@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.support.machine import need_program
 from tests.support.shared import CACHE, exclusive
 
-# openapi-python-client's limit for typer excludes the version that we lock, so it has a folder of its own
+# openapi-python-client's limit for typer excludes the version that we lock, so it has a separate folder
 PYTHON_CLIENT = ("openapi-python-client==0.29.1", "ruamel.yaml==0.19.1", "typer==0.27.3")
 GENERATOR = ("openapi-generator-cli==7.26.0",)
 
