@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from rich.filesize import decimal
+
 from likewise.bundles.format import Manifest
 from likewise.bundles.open import Bundle
 from likewise.core.bounds import stated as stated_bound
@@ -65,7 +67,7 @@ def facts(bundle: Bundle, selected: str | None = None) -> list[tuple[str, str]]:
         *([("bf16", _agreement(stated))] if isinstance(stated := manifest.measured.get("bf16"), Mapping) else []),
         *[("agreement", f"{name}: {each}") for name, each in agreements_of(manifest).items()],
         *[("not compiled", str(cause)) for cause in _listed(manifest.measured.get("not_compiled"))],
-        ("size", f"{sum(f.size for f in manifest.files.values()) / 1e6:.1f} MB in {len(manifest.files)} files"),
+        ("size", f"{decimal(sum(f.size for f in manifest.files.values()))} in {len(manifest.files)} files"),
     ]
     proved = manifest.measured.get("proved")
     return [*lines, ("verified", _proof(manifest.measured))] if proved else lines
@@ -107,6 +109,8 @@ def _proof(measured: Mapping[str, object]) -> str:
     engines = measured.get("proved_engines")
     names = ", ".join(map(str, engines)) if isinstance(engines, list | tuple) else "its engines"
     rows = measured.get("proved_rows", 0)
+    if not rows:
+        return f"loads in isolation, with {names}; without an input example, no prediction was tried"
     return f"predicts {rows} example rows in isolation, with {names}; isolated by {measured['proved']}"
 
 

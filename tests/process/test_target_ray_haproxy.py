@@ -58,7 +58,7 @@ def test_check_detects_the_kind_of_proxies(
 ) -> None:
     for uri in ("ray-serve", f"ray-serve://{ray_cluster.client}"):
         info = RayTarget(uri)._call("look", {})
-        assert info["ingress"] == {"haproxy": True, "installed": True, "nodes": 1}
+        assert info["ingress"] == {"haproxy": True, "installed": True, "nodes": 1, "taken": False}
         assert info["serve"]["host"] == "127.0.0.1"
     assert ray_target.check(ray_models[1], SMALL) == []
 

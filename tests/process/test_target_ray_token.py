@@ -77,12 +77,12 @@ def test_missing_token_is_reported_before_any_change(
     assert "RAY_AUTH_TOKEN" in rejected.value.remedy
 
 
-@pytest.mark.long
-def test_all_commands_work_with_the_token(
-    target: RayTarget, ray_models: dict[int, ModelSpec], guarded: RayCluster, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "target", ["Ray's own port", pytest.param("the client port", marks=pytest.mark.long)], indirect=True
+)
+def test_all_commands_work_with_the_token_and_the_first_one_starts_serve(
+    target: RayTarget, ray_models: dict[int, ModelSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if guarded.observer is None:
-        guarded.start_serve()
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     assert [each for each in target.check(ray_models[1], RayTarget.Options()) if each.fatal] == []
     with deployed(target, "guarded", ray_models[1]) as receipt:

@@ -39,7 +39,7 @@ from likewise.targets.ray.valid_options import require_valid
 
 MODEL = ModelSpec("sha256:" + "a" * 64, Path("/bundle"), "models:/m/1")
 HTTP = {"host": "127.0.0.1", "port": 8000, "scheme": "http", "root_path": ""}
-PYTHON_PROXY = {"haproxy": False, "installed": False, "nodes": 1}
+PYTHON_PROXY = {"haproxy": False, "installed": False, "nodes": 1, "taken": False}
 CLUSTER = {"free": {"CPU": 4.0}, "largest": {"CPU": 2.0}, "running": None, "serve": HTTP, "ingress": PYTHON_PROXY}
 RECEIPT = Receipt("ray", "one", MODEL, as_json(RayOptions()), {"ship": {"shipment": {"bundle": {}}}}, "", "")
 
@@ -258,6 +258,12 @@ def test_haproxy_is_suggested_if_installed() -> None:
     assert causes(cluster_info(ingress={**slow, "installed": False})) == []
     (missing,) = causes(cluster_info(ingress=slow), num_replicas=9)  # missing resources are reported first
     assert "9 CPU" in missing
+
+
+def test_port_in_use_is_reported_before_serve_starts() -> None:
+    (taken,) = capacity_findings(MODEL, RayOptions(), cluster_info(serve=None, ingress={**PYTHON_PROXY, "taken": True}))
+    assert "127.0.0.1:8000" in taken.cause
+    assert taken.fatal
 
 
 def test_unexpected_haproxy_addresses_are_reported() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -88,7 +89,7 @@ class RowMaker:
         self._mapping = mapping
         self._types = types or {}
         for name in mapping:
-            _require(name, source, "")
+            _require(name, source, "", ())
         schema = source.schema() if _kind(source) is Source.TYPED else None
         self._arrow = None if schema is None else schema_bytes(schema, mapping)
         self._binding = _bind(source, signature, mapping)
@@ -176,7 +177,7 @@ def _bind(source: RowSource, signature: Signature, mapping: Mapping[str, str]) -
     cells = [_column(by_model.get(str(field.name), str(field.name)), field, _kind(source)) for field in inputs]
     for cell in cells:
         if cell.field.required:
-            _require(cell.column, source, cell.name)
+            _require(cell.column, source, cell.name, {each.column for each in cells})
     return _Binding("columns", cells)
 
 
@@ -276,17 +277,22 @@ def _too_few(source: RowSource, count: int) -> InputInvalid:
     )
 
 
-def _require(name: str, source: RowSource, model: str) -> None:
-    """InputInvalid if a file of `source` has no column `name`. model: the model's column for it, if known."""
+def _require(name: str, source: RowSource, model: str, used: Collection[str]) -> None:
+    """InputInvalid if a file of `source` has no column `name`.
+
+    model: the model's column for it, if known. used: columns that the model uses, which are not suggested.
+    """
     part = next((part for part in source.parts if part.columns and name not in part.columns), None)
     if part is None:
         return
-    nearest = _nearest(name, part.columns)
-    raise InputInvalid(
-        f"{part.name} has no column `{name}`; it has {_listed(part.columns)}",
-        remedy=f"use --column {nearest}={model or 'COLUMN'}"
-        + (f", if `{nearest}` is the right column" if model else ""),
-    )
+    cause = f"{part.name} has no column `{name}`; it has {_listed(part.columns)}"
+    left = [each for each in part.columns if each not in used]
+    if not left:
+        raise InputInvalid(cause, remedy=f"add the column `{name}` to the input")
+    nearest = _nearest(name, left)
+    mapping = shlex.quote(f"{nearest}={model or 'COLUMN'}")
+    condition = f", if `{nearest}` is the right column" if model else ""
+    raise InputInvalid(cause, remedy=f"use --column {mapping}{condition}")
 
 
 def _mismatch(where: str, name: str, value: object, error: Mismatch) -> Failed:

@@ -110,7 +110,10 @@ class Layout:
             )
             raise OutputRefused(f"{data if data.is_dir() else existing[0]} {problem}", remedy="choose another OUTPUT")
         if data.exists() and existing and not restart:
-            raise OutputRefused(f"{data} already exists", remedy="choose another OUTPUT, or replace it with --restart")
+            raise OutputRefused(
+                f"{data} already exists",
+                remedy="choose another OUTPUT, or replace it with --restart (in Python, ScoreOptions(restart=True))",
+            )
 
     def publish(self, folder: Path, part: str) -> None:
         """Rename the complete files in `folder` to their final names: the manifest first, the data last.

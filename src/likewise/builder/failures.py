@@ -96,10 +96,11 @@ def _convert_mlflow_error(uri: str, error: Exception) -> LikewiseError:
 
 
 def _not_found(uri: str, text: str) -> LikewiseError:
-    return ModelNotFound(
-        f"{uri} does not exist: {_short(text)}",
-        remedy="check the run, name, version or alias; MLFLOW_TRACKING_URI selects the store",
-    )
+    remedy = "check the run, name, version or alias; MLFLOW_TRACKING_URI selects the store"
+    name = uri.removeprefix("models:/")
+    if name != uri and not name.startswith("m-") and "/" not in name and "@" not in name:
+        remedy = f"name a version or an alias: models:/{name}/1, models:/{name}@ALIAS; {remedy}"
+    return ModelNotFound(f"{uri} does not exist: {_short(text)}", remedy=remedy)
 
 
 def _unreachable(uri: str, error: BaseException) -> LikewiseError:

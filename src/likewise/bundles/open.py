@@ -16,6 +16,7 @@ from likewise.core.errors import BundleInvalid, BundleTampered, LikewiseError, M
 from likewise.core.private_files import changeable_by_others, entry_changeable_by_others
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
+from likewise.core.uris import without_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +104,11 @@ def open_bundle(path: str | Path, *, in_place: bool = False, partial: bool = Fal
     """
     folder, original = Path(path) if in_place else Path(path).resolve(), None
     if not folder.is_dir():
+        if ":/" in str(path):
+            raise ModelNotFound(
+                f"{without_secrets(str(path))} is the URI of a model, not a bundle's folder",
+                remedy="bundle it: likewise bundle URI -o DIR, or likewise.bundle(URI, DIR) in Python",
+            )
         raise ModelNotFound(f"there is no bundle at {folder}", remedy="build one: likewise bundle MODEL -o DIR")
     if not is_bundle(folder):
         raise BundleInvalid(

@@ -63,6 +63,7 @@ def list_(
         return
     if not listed:
         screen.note("no deployments; create one with: likewise deploy MODEL --to TARGET --name NAME")
+        return
     screen.table("Deployments", list(LISTED), [[cell(each) for cell in LISTED.values()] for each in listed], fit=True)
     for each in listed:
         if each.remedy:

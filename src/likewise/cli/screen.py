@@ -125,7 +125,7 @@ class Screen:
         if self._work is not None:
             self._work.add_task(escape(visible(text)), total=None)
             return
-        err.print(f"[dim]·[/dim] {escape(visible(text))}", soft_wrap=True)
+        err.print(f"[dim]·[/dim] {escape(visible(text))}", soft_wrap=not err.is_terminal)
 
     def completed(self, fraction: float) -> None:
         """Show the completed fraction of what the last note reports, and the time left."""
@@ -139,7 +139,7 @@ class Screen:
         for task in list(self._work.tasks):
             seconds = task.elapsed or 0.0
             took = f" [dim]{seconds:.0f} s[/dim]" if seconds >= 1 else ""
-            err.print(f"[dim]·[/dim] {task.description}{took}", soft_wrap=True)
+            err.print(f"[dim]·[/dim] {task.description}{took}")
             self._work.remove_task(task.id)
 
 

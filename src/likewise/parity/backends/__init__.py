@@ -71,7 +71,7 @@ def backend(where: str, options: VerifyOptions) -> Backend:
 
 _KNOWN = (
     "name a deployment (`likewise list` shows them), a URL, image:NAME:TAG, a file or folder that `likewise score` "
-    f"wrote, {SPARK}HOST:PORT, or one of: {', '.join([*_NAMES, *runners.RUNNERS])}"
+    f"wrote, {SPARK}HOST:PORT, or one of: {', '.join(dict.fromkeys([*_NAMES, *runners.RUNNERS]))}"
 )
 
 

@@ -67,7 +67,10 @@ def facts(model: ServedModel, *, engine: str, state: str) -> dict[str, object]:
 
 def curl_line(model: ServedModel, url: str) -> str:
     """A shell command that sends the model's example to the service at `url`."""
-    return " ".join(_curl(url, "invocations", _own_example(model)))
+    example = example_of(model)
+    record = next(iter(example.records or ()), None) if example else None
+    body = _own_example(model) if record is None else _dumped({"dataframe_records": [record]})
+    return " ".join(_curl(url, "invocations", body))
 
 
 def _fields(fields: Sequence[Field]) -> list[Mapping[str, object]]:

@@ -102,6 +102,8 @@ def applications() -> dict[str, dict[str, Any]]:
 
 def routes() -> dict[str, str]:
     """The route of each Serve application that has one, by the application's name."""
+    if _client() is None:  # the first deployment starts Serve
+        return {}
     endpoints = _controller("get_all_endpoints")
     return {deployment.app_name: each["route"] for deployment, each in endpoints.items()}
 
