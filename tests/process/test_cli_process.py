@@ -18,6 +18,7 @@ from tests.support.processes import LIKEWISE
 from tests.support.sentiment_store import Store, environment
 
 from likewise.pipeline import DetectLanguage, Pipeline, Respond
+from likewise.testing.models import upper_bundle
 
 SCORE = ["score", "BUNDLE", "rows.csv", "--column", "review=text"]
 
@@ -174,3 +175,14 @@ def test_model_uri_is_bundled_into_the_cache_once(folder: Path) -> None:
     assert Path(first["path"]).is_relative_to(folder / "cache")
     assert "verifying" in by_run.stderr
     assert "verifying" not in by_run_again.stderr + by_registry.stderr
+
+
+def test_model_that_ends_its_process_fails_the_command(folder: Path) -> None:
+    bundle = upper_bundle(folder / "leaves", "x", predicting="__import__('os')._exit(0)")
+    (folder / "texts.csv").write_text("text\na\nb\n")
+    command = [*LIKEWISE, "score", str(bundle), "texts.csv", "-o", "out.csv", "--trust", "--json"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "NOTHING_SCORED"
+    assert "os._exit(0)" in error["cause"]

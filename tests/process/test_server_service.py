@@ -121,7 +121,7 @@ def test_a_late_request_is_504_and_one_that_would_be_late_is_rejected_immediatel
         async with client_of(running) as client:
             check_error(await post_texts(client, gate.text), 504, "DEADLINE_EXCEEDED", "no prediction within 1 s")
             refused = await post_texts(client, "after it")  # the engine is still busy with the first request
-            check_error(refused, 503, "TEMPORARILY_UNAVAILABLE", "but the deadline is 1 s")
+            check_error(refused, 503, "TEMPORARILY_UNAVAILABLE", "of the deadline of 1 s")
             assert int(refused.headers["Retry-After"]) >= 1
             gate.open()
             await until_async(lambda: running.metric("likewise_compute_seconds_count") == 2)

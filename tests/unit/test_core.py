@@ -39,6 +39,20 @@ from likewise.core.spec import ModelSpec
 from likewise.core.windows import windows
 from likewise.testing.models import upper_bundle
 
+EXITS = """
+import os
+from likewise.core.isolation import refuse_exit
+refuse_exit()
+child = os.fork()
+if not child:
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+try:
+    os._exit(0)
+except RuntimeError as error:
+    print(error)
+"""
+
 
 @pytest.mark.parametrize(
     ("item", "key"),
@@ -573,3 +587,8 @@ def test_invalid_trust_file_is_reported(config: Path) -> None:
         (config / "trust.json").write_text(text)
         with pytest.raises(WrongUsage, match="list"):
             trust.remembered()
+
+
+def test_model_cannot_end_a_program_unnoticed() -> None:
+    ended = subprocess.run([sys.executable, "-c", EXITS], capture_output=True, text=True, check=True)
+    assert ended.stdout == "the model called os._exit(0)\n"

@@ -127,17 +127,32 @@ def test_a_failing_row_is_reported_and_a_broken_model_is_500() -> None:
 
 @pytest.mark.parametrize("example", [None, "good", "bad"])
 def test_a_failing_request_is_422_unless_the_models_own_example_fails_too(example: str | None) -> None:
+    """Without an example, the model is broken if it fails on three different requests and has never predicted."""
+
     async def scenario(client: httpx.AsyncClient) -> None:
-        for rows in (["bad"], ["good", "bad"], [f"bad {i}" for i in range(5)]):
+        for number, rows in enumerate((["bad"], ["bad"], ["good", "bad"], [f"bad {i}" for i in range(5)])):
             response = await client.post("/invocations", json={"inputs": rows})
-            if example == "bad":
+            if example == "bad" or (example is None and number == 3):
                 check_error(response, 500, "INTERNAL_ERROR", "the model raised ValueError")
                 assert "fix the model" in response.json()["remedy"]
             else:
                 check_error(response, 422, "INVALID_PARAMETER_VALUE", "is bad")
+        assert (await client.post("/invocations", json={"inputs": ["good"]})).status_code == 200
+        response = await client.post("/invocations", json={"inputs": ["bad, again"]})
+        assert response.status_code == (500 if example == "bad" else 422)
 
     body = None if example is None else json.dumps({"inputs": [example]}).encode()
     run_scenario(scenario, upper_app(lambda: Upper(row_wise=False), example=body))
+
+
+def test_exceptions_of_the_model_are_logged_without_their_messages(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(client: httpx.AsyncClient) -> None:
+        for _ in range(3):
+            await client.post("/invocations", json={"inputs": ["good", "bad and secret"]})
+
+    run_scenario(scenario)
+    (line,) = [each for each in caplog.messages if "ValueError" in each]
+    assert line == "the model raised ValueError, in 1 requested rows since the last such line"
 
 
 def test_a_request_that_the_model_rejects_is_422_for_any_number_of_rows() -> None:
