@@ -24,8 +24,6 @@ from likewise.core.engine import Work
 from likewise.core.errors import InputInvalid, LikewiseError, WrongUsage
 from likewise.core.results import Failed
 
-RUNNER = "local"  # in the fingerprint of a job
-
 
 def run(job: ScoreJob) -> JobReport:
     """Run the job in this process; see `likewise.batch.score`."""
@@ -39,7 +37,7 @@ def _place(run: Run) -> None:
     rows = RowMaker(source, job.signature, job.options.column, run.types)
     try:
         label = job.engine.spec.label  # loads the engine, now that input and output have been checked
-        state = run.resume(RUNNER, label, label)
+        state = run.resume("local", label, label)
         with closing(ChunkLog(run.output.staging, state.chunks, job.output)) as log:
             scorer = LocalScorer(run, source, log)
             with closing(_ahead(_prepared(source, rows, job, state))) as chunks:
