@@ -1,4 +1,4 @@
-"""Jobs on workers, here in this process: the local runner's output, whatever is interrupted and in whatever order."""
+"""Jobs on workers, here in this process: the local runner's output, in any order and after any interruption."""
 
 from __future__ import annotations
 

@@ -98,6 +98,9 @@ class JournalState:
         )
 
 
+FIELDS = JournalState.__dataclass_fields__.keys()
+
+
 class Journal:
     """The journal file of a staging folder: a first line with the job's fingerprint, then a `JournalState` per chunk.
 
@@ -110,7 +113,8 @@ class Journal:
         self._path = folder / NAME
         self._stream: BinaryIO | None = None
         self._lines, self._end = ([], 0) if new else _read(self._path)
-        self.state = JournalState(**self._lines[-1]) if len(self._lines) > 1 else JournalState()
+        last = self._lines[-1] if self._lines else {}
+        self.state = JournalState(**{name: last[name] for name in FIELDS & last.keys()})  # of any version
         self.replaces = bool(self._lines) and self._lines[0].get("replaces") is True
 
     def resume(self, fingerprint: Mapping[str, object]) -> bool:

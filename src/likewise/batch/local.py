@@ -25,8 +25,6 @@ from likewise.core.errors import InputInvalid, LikewiseError, WrongUsage
 from likewise.core.results import Failed
 from likewise.telemetry.jobs import chunk_span
 
-RUNNER = "local"  # in the fingerprint of a job
-
 
 def run(job: ScoreJob) -> JobReport:
     """Run the job in this process; see `likewise.batch.score`."""
@@ -40,7 +38,7 @@ def _place(run: Run) -> None:
     rows = RowMaker(source, job.signature, job.options.column, run.types)
     try:
         label = job.engine.spec.label  # loads the engine, now that input and output have been checked
-        state = run.resume(RUNNER, label, label)
+        state = run.resume("local", label, label)
         with closing(ChunkLog(run.output.staging, state.chunks, job.output)) as log:
             scorer = LocalScorer(run, source, log)
             with closing(_ahead(_prepared(source, rows, job, state))) as chunks:

@@ -20,7 +20,6 @@ from likewise.batch.run import Run, run_job
 from likewise.core.errors import WrongUsage
 from likewise.core.spec import ModelSpec
 
-RUNNER = "spark or ray"  # in the fingerprint of a job
 CHUNK_ROWS = 2000  # maximum rows per chunk: the work that a lost worker repeats at most, per slot
 MIN_CHUNK_ROWS = 64
 CHUNKS_PER_SLOT = 4  # minimum, for small inputs
@@ -65,7 +64,7 @@ def _place(run: Run, get_workers: Callable[[], Workers]) -> None:
     RowMaker(cast(RowSource, output.columns), job.signature, job.options.column)  # fails early if a column is missing
     workers = get_workers()
     try:
-        run.resume(RUNNER, [model.engine, model.precision])
+        run.resume("spark or ray", [model.engine, model.precision])
         staging = Staging(output.staging.absolute())
         with write_errors(output.layout.data):
             tally = Tally(run, staging, _snapshot(run.input, staging, workers, job.options.window))
