@@ -35,7 +35,7 @@ def write_json_lines() -> None:
 
 
 def write_line(text: str, level: str = "info", **more: str) -> None:
-    """Write a message that is no log record as such a line to stderr."""
+    """Write a message that does not come from a logger as such a line to stderr."""
     sys.stderr.write(_line(time.time(), level, "likewise", text, **more) + "\n")
     sys.stderr.flush()
 

@@ -30,7 +30,7 @@ class RequestTrace:
 class Traces:
     """Creates spans after the fact, when a request has been served.  None has any text of its body or query.
 
-    A window has a trace of its own, because it belongs to many requests, each of which links to it.
+    A window has a separate trace, because it belongs to many requests, each of which links to it.
     bundle: the digest.  engine: returns the engine's label.
     """
 

@@ -19,7 +19,7 @@ PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"
 KNOWN = ("otlp", "console")
 PROTOCOL = "http/protobuf"
 ROOTS_PER_S = 100.0
-"""The most requests per second that start a trace of their own, unless a sampler is set."""
+"""The most requests per second that start a new trace, unless a sampler is set."""
 
 
 def exporters(environment: Mapping[str, str]) -> tuple[str, ...]:

@@ -100,7 +100,7 @@ class Tracer:
         )
 
     def root(self) -> Started:
-        """A span of a trace of its own, whatever the sampler decides."""
+        """The root span of a new trace, whatever the sampler decides."""
         return Started(SpanContext(self._ids.generate_trace_id(), self._ids.generate_span_id(), False, _SAMPLED))
 
     def child(self, of: Started) -> Started:
