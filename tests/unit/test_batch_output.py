@@ -25,7 +25,7 @@ from tests.support.batch.scoring import (
 )
 
 from likewise.batch import ScoreOptions, local, score
-from likewise.batch.job import ScoreJob
+from likewise.batch.job import JobReport, ScoreJob
 from likewise.batch.layout import write_errors
 from likewise.batch.runners import GROUP, RUNNERS, runner
 from likewise.batch.score_options import parse_columns, parse_conf
@@ -351,7 +351,12 @@ def test_runners_are_looked_up_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_runner_gets_the_job_without_loading_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[ScoreJob] = []
     monkeypatch.setitem(RUNNERS, "spy", f"{__name__}:spy")
-    monkeypatch.setattr(f"{__name__}.spy", seen.append, raising=False)
+
+    def spy(job: ScoreJob) -> JobReport:
+        seen.append(job)
+        return JobReport(job.bundle, 0, 0, 0, 0, "", 0.0, 0)
+
+    monkeypatch.setattr(f"{__name__}.spy", spy, raising=False)
     model = ModelSpec("sha256:b", tmp_path, engine="torch", precision="fp32", trust=True)
     options = ScoreOptions(runner="spy", master="local[2]", runner_conf={"a": "b"})
     score(LazyEngine(lambda: pytest.fail("loaded")), "sha256:b", TEXT, "table:sales", "out", options, model=model)

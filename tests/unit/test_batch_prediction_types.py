@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.support.batch.scoring import TEXT, names, quarantined, read, run_job, texts, write
 
 from likewise.batch import JobReport, sinks
+from likewise.batch.formats.parquet import ParquetWriter
 from likewise.batch.formats.prediction_types import all_merged, kind_of, merged
 from likewise.batch.values import as_cell
 from likewise.core.errors import Interrupted, OutputRefused
@@ -258,19 +259,19 @@ def test_a_job_that_stops_while_it_writes_its_parts_resumes(
     answers = [*range(59), 0.5]
     options: dict[str, Any] = {"signature": OPEN, "window": 5, "format": "parquet"}
     run_job(source, tmp_path / "whole", answer(answers), **options)
-    sealed: list[Path] = []
+    sealed: list[BinaryIO] = []
 
-    def fail(writer: Any, pieces: Any, path: Path) -> None:
+    def fail(writer: ParquetWriter, pieces: BinaryIO, stream: BinaryIO) -> None:
         if len(sealed) == failing:
             raise OSError(28, "x")
-        sealed.append(path)
-        seal(writer, pieces, path)
+        sealed.append(stream)
+        seal(writer, pieces, stream)
 
-    seal = sinks.seal
-    monkeypatch.setattr(sinks, "seal", fail)
+    seal = ParquetWriter.seal
+    monkeypatch.setattr(ParquetWriter, "seal", fail)
     with pytest.raises(OutputRefused, match="60 rows are done"):
         run_job(source, tmp_path / "out", answer(answers), **options)
-    monkeypatch.setattr(sinks, "seal", seal)
+    monkeypatch.setattr(ParquetWriter, "seal", seal)
     run_job(source, tmp_path / "out", lambda _: pytest.fail("scored again"), **options)
     assert parts(tmp_path / "out") == parts(tmp_path / "whole")
     assert not [name for name in names(tmp_path) if name.startswith(".")]

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import given
@@ -206,6 +207,7 @@ def test_child_result_error_exit_and_timeout_are_reported(tmp_path: Path) -> Non
         "tmp": str(tmp_path / "work" / "tmp"),
         "n": 1,
         "parent": os.getpid(),
+        "progress": ANY,
     }
     failed = {"error": {"kind": "RowRefused", "cause": "c", "remedy": "r"}}
     with pytest.raises(RowRefused, match="c"):
