@@ -127,12 +127,13 @@ def test_a_failing_row_is_reported_and_a_broken_model_is_500() -> None:
 
 @pytest.mark.parametrize("example", [None, "good", "bad"])
 def test_a_failing_request_is_422_unless_the_models_own_example_fails_too(example: str | None) -> None:
-    """Without an example, the model is broken if it fails on three different requests and has never predicted."""
+    """Without an example, the model is broken if it fails on ten different requests and has never predicted."""
 
     async def scenario(client: httpx.AsyncClient) -> None:
-        for number, rows in enumerate((["bad"], ["bad"], ["good", "bad"], [f"bad {i}" for i in range(5)])):
+        different = [[f"bad {i}"] for i in range(6)]
+        for rows in (["bad"], ["bad"], ["good", "bad"], [f"bad {i}" for i in range(5)], *different, ["bad at last"]):
             response = await client.post("/invocations", json={"inputs": rows})
-            if example == "bad" or (example is None and number == 3):
+            if example == "bad" or (example is None and rows == ["bad at last"]):
                 check_error(response, 500, "INTERNAL_ERROR", "the model raised ValueError")
                 assert "fix the model" in response.json()["remedy"]
             else:

@@ -104,7 +104,7 @@ def test_an_allowed_origin_may_read_also_errors_and_without_a_token(allowed: str
     options = ServerOptions(cors_origin=(allowed,), token_file=tokens)
     wrong = {"Origin": PAGE, "Authorization": "Bearer wrong"}
     preflight, denied, found = scenario(
-        options, ("OPTIONS", "/invocations", PREFLIGHT), ("GET", "/", wrong), ("GET", "/ping", {"Origin": PAGE})
+        options, ("OPTIONS", "/invocations", PREFLIGHT), ("GET", "/version", wrong), ("GET", "/ping", {"Origin": PAGE})
     )
     assert [preflight.status_code, denied.status_code, found.status_code] == [200, 401, 200]
     assert preflight.headers["Access-Control-Allow-Headers"] == "authorization"

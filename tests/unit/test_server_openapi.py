@@ -331,7 +331,19 @@ def test_an_example_without_any_known_column_is_replaced() -> None:
 
 
 ROUTES = {
-    *("/invocations", "/ping", "/health", "/ready", "/version", "/metrics", "/openapi.json", "/docs", "/", "/v2"),
+    *(
+        "/invocations",
+        "/ping",
+        "/health",
+        "/ready",
+        "/version",
+        "/metrics",
+        "/openapi.json",
+        "/bundle.json",
+        "/docs",
+        "/",
+        "/v2",
+    ),
     *("/v2/health/live", "/v2/health/ready", "/v2/models/{model}", "/v2/models/{model}/ready"),
     *("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}"),
     *("/v2/models/{model}/versions/{version}/ready", "/v2/models/{model}/versions/{version}/infer"),

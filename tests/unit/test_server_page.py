@@ -199,7 +199,7 @@ def test_the_curl_command_for_the_terminal_is_one_line_with_the_models_example()
     example = {"inputs": ["it's <b>"]}
     line = curl_line(model(TEXT, example), "http://test/")
     assert "\n" not in line
-    assert json.loads(curl_request(shlex.split(line))[2]) == example
+    assert json.loads(curl_request(shlex.split(line))[2]) == {"dataframe_records": [{"text": "it's <b>"}]}
 
 
 @pytest.mark.parametrize("example", [["not a body"], {"inputs": ["x" * 3000]}])

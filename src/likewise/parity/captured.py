@@ -36,7 +36,7 @@ def captured_set(options: VerifyOptions, signature: Signature, seed: int) -> Gol
     Raises InputNotFound, InputInvalid, WrongUsage, and the error of the first row if no row fits the model.
     """
     path = options.golden
-    if path is None or format_of(path) not in (None, "parquet"):
+    if path is None or format_of(str(path)) not in (None, "parquet"):
         return None
     files = list_files(path, any_suffix=False)
     marked = [format_of(file.name) == "parquet" and _is_captured(file) for file in files]

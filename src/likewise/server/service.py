@@ -19,7 +19,7 @@ from likewise.wire import DecodedRequest, Decoder
 
 logger = logging.getLogger("likewise.server")
 
-FAILURES = 3  # different requests on which a model must fail, without any success, to count as broken
+FAILURES = 10  # different requests on which a model must fail, without any success, to count as broken
 NOTE_S = 60.0  # between log lines about rows on which the model raises
 RELEASE_S = 1.0  # how long a stopping server waits for an engine run whose result no client needs
 
