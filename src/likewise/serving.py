@@ -19,7 +19,7 @@ from likewise.core.engine import Engine, EngineSpec
 from likewise.core.errors import EngineUnavailable, LikewiseError, MissingExtra
 from likewise.core.items import Item
 from likewise.core.spec import ModelSpec
-from likewise.core.uris import without_secrets
+from likewise.core.uris import redacted, without_secrets
 from likewise.engine.accelerate.agreement import agreements_of
 from likewise.engine.kinds import in_processes, runs_code
 from likewise.engine.load import allowed_engines, open_engine, open_first
@@ -31,7 +31,6 @@ from likewise.wire import Decoder
 
 logger = logging.getLogger("likewise.serving")
 
-_USER = re.compile(r"(?<=://)[^/@\s]*@")  # user information in the URL of a requirement
 MOST = 4
 """The most worker processes, if the user does not set their number."""
 NOT_CONTAINED = (
@@ -129,7 +128,7 @@ def _facts(bundle: Bundle) -> dict[str, object]:
         "engines": engines,
         "references": [without_secrets(reference.uri) for reference in manifest.references],
         "python": environment.python,
-        "requirements": [_USER.sub("", line) for line in environment.requirements],
+        "requirements": [redacted(line) for line in environment.requirements],
         "bytes": sum(entry.size for entry in manifest.files.values()),
     }
     return {name: value for name, value in stated.items() if value not in (None, [])}

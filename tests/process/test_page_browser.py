@@ -198,7 +198,7 @@ def test_the_code_sends_what_is_in_the_form(tab: Tab, tmp_path: Path) -> None:
         codes[language] = tab.value("document.querySelector('#snippet').textContent")
     expected = f"<b>{text}</b>"
     words = shlex.split(codes["curl"].replace("\\\n", ""))
-    assert json.loads(words[words.index("--data-binary") + 1]) == {"dataframe_records": [{"text": text}]}
+    assert json.loads(words[words.index("--data-raw") + 1]) == {"dataframe_records": [{"text": text}]}
     printed = subprocess.run([sys.executable, "-c", codes["python"]], capture_output=True, text=True, check=True).stdout
     assert json.loads(ast.literal_eval(printed)["predictions"][0])["markup"] == expected
     run = codes["javascript"].replace("console.log(", "return JSON.stringify(")

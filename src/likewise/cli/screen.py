@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -116,21 +116,25 @@ class Screen:
         Screen.json_lines = True
         write_json_lines()
 
-    def note(self, text: str) -> None:
-        """Print a progress message on stderr."""
+    def note(self, text: str, command: str = "") -> None:
+        """Print a progress message on stderr.  command: a line below, which can be copied."""
         if Screen.json_lines:
-            write_line(text)
+            write_line(f"{text} {command}" if command else text)
             return
         self._end_note()
         if self._work is not None:
             self._work.add_task(escape(visible(text)), total=None)
             return
         err.print(f"[dim]·[/dim] {escape(visible(text))}", soft_wrap=not err.is_terminal)
+        if command:
+            err.print(f"  {visible(command)}", markup=False, soft_wrap=True)
 
     def completed(self, fraction: float) -> None:
         """Show the completed fraction of what the last note reports, and the time left."""
-        if self._work is not None and (tasks := self._work.tasks):
-            self._work.update(tasks[-1].id, total=1.0, completed=fraction)
+        work = self._work
+        if work is not None and (tasks := work.tasks):
+            with suppress(KeyError):  # the note has just ended, in another thread
+                work.update(tasks[-1].id, total=1.0, completed=fraction)
 
     def _end_note(self) -> None:
         """Print the note that is shown with a spinner, with its duration."""

@@ -11,7 +11,7 @@ from likewise.cli import end_in_time
 from likewise.cli.arguments import Choice, ModelArgument
 from likewise.cli.flags import argument, flag
 from likewise.cli.progress import JobProgress
-from likewise.cli.screen import Screen, err
+from likewise.cli.screen import Screen
 from likewise.core.errors import WrongUsage
 from likewise.server import ServerOptions
 
@@ -58,8 +58,7 @@ def _serve(bundle: api.Bundle, options: ServerOptions, screen: Screen) -> None:
         if screen.as_json:
             screen.json({"url": url, "bundle": bundle.digest, "build": bundle.build})
         else:
-            screen.note(f"ready; open {url}/ in a browser, or run:")
-            err.print(f"  {curl_line(served_model(bundle), url)}", markup=False, soft_wrap=True)
+            screen.note(f"ready; open {url}/ in a browser, or run:", command=curl_line(served_model(bundle), url))
 
     api.serve(bundle, options=options, listening=listening, ready=ready)
 

@@ -68,7 +68,8 @@ def run_child(
     task_path.write_text(json.dumps({**task, "parent": os.getpid(), "progress": written}))
     result_path.unlink(missing_ok=True)
     command = [sys.executable, "-P", "-m", module, str(task_path), str(result_path)]
-    threading.Thread(target=_follow, args=(fractions, progress), daemon=True).start()
+    follower = threading.Thread(target=_follow, args=(fractions, progress), daemon=True)
+    follower.start()
     with output_path.open("wb") as output:
         try:
             process = subprocess.Popen(
@@ -83,6 +84,7 @@ def run_child(
         finally:
             os.close(written)
         timed_out = _wait(process, timeout)
+    follower.join(1.0)  # so that no fraction is reported of a later step
     return _result(result_path, output_path, timed_out, process.returncode, timeout)
 
 

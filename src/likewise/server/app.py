@@ -107,13 +107,12 @@ def create_app(
             yield
         finally:
             loading.cancel()
-            await service.stop()
-            lanes.close()
-            if capture is not None:
-                await capture.close()
-            await log.close()
-            if traces is not None:
-                await traces.close()
+            try:
+                await service.stop()
+            finally:
+                lanes.close()
+                closing = [each.close() for each in (capture, log, traces) if each is not None]
+                await asyncio.gather(*closing, return_exceptions=True)  # there may be little time
 
     app = Starlette(
         routes=all_routes,
@@ -206,7 +205,7 @@ class _Pages:
     async def bundle(self, _: Request) -> Response:
         """The model, its signature and example, and facts of its bundle."""
         service = self.service
-        document = facts(service.model, engine=service.engine_label, state=service.state.value)
+        document = facts(service.model, engine=service.engine_label, state=service.state.value, trouble=service.trouble)
         return Response(orjson.dumps(document, default=str), media_type=JSON)
 
     async def page(self, request: Request) -> Response:

@@ -71,6 +71,8 @@ class InvocationHandler:
                 response = encode(self.service.predictions(call, results))
             if timing is not None:
                 response = with_timing(response, timing, headers)
+            if self.captures and (sample := scope.get(SAMPLE)) is not None:
+                sample.size += 2 * len(response.body)  # memory of its predictions
             await self._send(scope, send, response, share, deadline)
 
     async def _until(self, deadline: float, receive: Receive, response: Awaitable[T]) -> T:

@@ -22,7 +22,8 @@ def with_timing(response: Encoded, timing: Timing, headers: Headers) -> Encoded:
     """The response with the header, if the client has requested it."""
     if headers.get(REQUESTED) != "1":
         return response
-    return response._replace(headers=(*response.headers, (b"server-timing", server_timing(timing).encode())))
+    value = server_timing(timing)
+    return response._replace(headers=(*response.headers, (b"server-timing", value.encode()))) if value else response
 
 
 def server_timing(timing: Timing) -> str:

@@ -97,6 +97,11 @@ class ModelService:
         if isinstance(engine, ContainedEngine):
             engine.fill()
 
+    @property
+    def trouble(self) -> LikewiseError | None:
+        """Why the model is not usable, if it failed to load or in the warm-up."""
+        return self.failure or self.problem
+
     def drain(self) -> None:
         """Report not ready from now on; requests are still served until `stop`."""
         self.state = ServiceState.DRAINING
@@ -135,7 +140,7 @@ class ModelService:
             return
         if self.state is ServiceState.DRAINING:
             raise NotReady("the server is stopping", remedy="send requests to another server")
-        known = self.failure or self.problem
+        known = self.trouble
         if known is not None:
             raise NotReady(f"the model is not usable: {known.cause}", remedy=known.remedy)
         raise NotReady("the model is being loaded", remedy="try again in a moment")
@@ -174,6 +179,7 @@ class ModelService:
     def _error(self, row: int, call: DecodedRequest, results: list[Result]) -> LikewiseError:
         failed = [result.error for result in results if isinstance(result, Failed)]
         first = failed[0]
+        self._answered = self._answered or len(failed) < len(results)
         raised = all(isinstance(result, Failed) and isinstance(result.error, ModelRaised) for result in results)
         self._note(first, len(failed))
         if raised and self._broken(call):

@@ -99,7 +99,7 @@ class Traces:
 def _http(scope: Scope, route: str, status: int, error: str) -> Attributes:
     """Attributes of OpenTelemetry's conventions for HTTP servers, 1.23."""
     host, port = scope.get("server") or ("", None)
-    path = scope["path"] if status != 404 else route  # an unknown path may be any text
+    path = scope["path"] if status != 404 and "{" not in route else route  # the client chooses parts of the others
     attributes: dict[str, str | int | float | bool] = {
         "http.request.method": "POST",
         "http.route": route,

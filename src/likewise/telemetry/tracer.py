@@ -88,7 +88,7 @@ class Tracer:
                 return None
             parent, context, trace_id = None, None, self._ids.generate_trace_id()
         else:
-            trace_id, state = int(sender.trace_id, 16), TraceState.from_header([tracestate]) if tracestate else None
+            trace_id, state = int(sender.trace_id, 16), _trace_state(tracestate)
             flags = _SAMPLED if sender.sampled else TraceFlags()
             parent = SpanContext(trace_id, int(sender.span_id, 16), True, flags, state)
             context = set_span_in_context(NonRecordingSpan(parent), Context())
@@ -194,6 +194,11 @@ class _Once(logging.Handler):
             return
         self._last[key] = now
         logger.log(record.levelno, "traces: %s (further ones are not logged for %g s)", record.getMessage(), REPEAT_S)
+
+
+def _trace_state(header: str | None) -> TraceState | None:
+    """The parsed header; None if it is longer than 512 characters, the least that W3C's Trace Context requires."""
+    return TraceState.from_header([header]) if header and len(header) <= 512 else None
 
 
 def _log_once() -> None:

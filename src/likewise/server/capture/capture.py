@@ -9,6 +9,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from likewise.core.signature import Signature
 from likewise.server.capture.columns import Answer, Columns, Record, Sample, records_of
@@ -18,10 +19,11 @@ logger = logging.getLogger("likewise.server")
 
 WRITE_S = 20.0  # after its first row, a file is written at the latest
 FILE_ROWS = 10_000
-FILE_BYTES = 16 << 20  # of the bodies of its requests
+FILE_BYTES = 16 << 20  # of its requests, by `_size`
 HELD_BYTES = 64 << 20  # requests that are not written yet; others are dropped
 COLLECT_S = 0.5  # the thread handles what has arrived in this time at once, as each switch of threads takes time
-CELL_BYTES = 100  # memory of a decoded value
+CELL_BYTES, ROW_BYTES = 100, 1000  # memory of a decoded value, and of what is recorded of a row in addition
+TIDY_S = 3600.0  # between deletions of old files while nothing is captured
 CLOSE_S = 5.0  # a stopping server usually has most of its drain time left
 
 
@@ -85,23 +87,32 @@ class Capture:
             self._wake.set()
 
     def _work(self) -> None:
-        self._columns.parquet([])  # Arrow imports pandas now, if it is installed, and not when the server stops
+        with suppress(Exception):  # the first file reports it
+            self._columns.parquet([])  # Arrow imports pandas now, if it is installed, and not when the server stops
         closing = False
         while not closing:
-            self._wake.wait(max(0.0, self._due - time.monotonic()) if self._records else None)
+            if not self._wake.wait(max(0.0, self._due - time.monotonic()) if self._records else TIDY_S):
+                with suppress(OSError):
+                    self._folder.tidy()
+            self._wake.clear()  # before the look at `_closing`, which sets both
             closing = self._closing.wait(COLLECT_S)
-            self._wake.clear()
             while self._arrived:
                 self._take(*self._arrived.popleft())
             if self._records and (closing or time.monotonic() >= self._due):
                 self._write()
 
     def _take(self, sample: Sample, answer: Answer) -> None:
-        """Add the rows of a request to the next file; write it if it is full."""
+        """Add the rows of a request to the next file; write it if it is full.  A request that cannot be is dropped."""
+        size = _size(sample)
+        try:
+            records = self._columns.ready(records_of(sample, answer, self._bundle, self._signature))
+        except Exception as error:  # noqa: BLE001  values of any type; the other requests do not depend on it
+            self._lost(len(sample.call.table), size, f"a request has no form in the files: {type(error).__name__}")
+            return
         if not self._records:
             self._due = time.monotonic() + WRITE_S
-        self._bytes += _size(sample)
-        self._records += records_of(sample, answer, self._bundle, self._signature)
+        self._bytes += size
+        self._records += records
         if len(self._records) >= FILE_ROWS or self._bytes >= self._file_bytes:
             self._write()
 
@@ -112,17 +123,22 @@ class Capture:
         try:
             self._folder.write(self._columns.parquet(records))
         except Exception as error:  # noqa: BLE001  the service must not depend on it
-            self._on_dropped(len(records))
-            if not self._failing:
-                logger.warning("captured requests are lost: %s cannot be written: %s", self._folder.path, error)
-            self._failing = True
+            self._lost(len(records), size, f"{self._folder.path} cannot be written: {error}")
         else:
             self._on_written(len(records))
             self._failing = False
+            self._done += size
+
+    def _lost(self, rows: int, size: int, why: str) -> None:
+        """Count dropped rows; the first of a series is logged."""
+        self._on_dropped(rows)
+        if not self._failing:
+            logger.warning("captured requests are lost: %s", why)
+        self._failing = True
         self._done += size
 
 
 def _size(sample: Sample) -> int:
-    """Estimated memory of a request, in bytes."""
+    """Estimated memory of a request with its predictions, in bytes."""
     table = sample.call.table
-    return sample.size + CELL_BYTES * len(table) * len(table.columns or ("",))
+    return sample.size + len(table) * (ROW_BYTES + CELL_BYTES * len(table.columns or ("",)))

@@ -39,6 +39,7 @@ FACTS = {
     "missing": "list<string>",  # optional columns that were not sent
 }
 JSON_FACTS = ("sent", "params")
+AT_ONCE = 64  # rows converted by one call, in which no other thread runs
 
 Record = dict[str, object]
 
@@ -47,8 +48,8 @@ Record = dict[str, object]
 class Sample:
     """A decoded request.
 
-    size: of its body, in bytes.  by_row: whether each of its rows has its own result.  results: empty until there are
-    any.
+    size: of its body and of its predictions, in bytes.  by_row: whether each of its rows has its own result.
+    results: empty until there are any.
     """
 
     call: DecodedRequest
@@ -143,8 +144,16 @@ class Columns:
             )
         self._kinds = {**facts, **kinds}
 
+    def ready(self, records: list[Record]) -> list[Record]:
+        """The records, with the values of open types as JSON.  Raises TypeError for a value without such a form."""
+        for name in (name for name, kind in self._kinds.items() if kind is None):
+            for record in records:
+                if record.get(name) is not None:
+                    record[name] = _text(record[name])
+        return records
+
     def parquet(self, records: Sequence[Record]) -> bytes:
-        """The records as a Parquet file."""
+        """The records, which are `ready`, as a Parquet file."""
         pa, pq = self._pa, need("pyarrow.parquet", extra="batch")
         columns = [self._column(name, kind, records) for name, kind in self._kinds.items()]
         predictions = pa.array([_prediction(each.get(PREDICTIONS)) for each in records], pa.string())
@@ -160,13 +169,13 @@ class Columns:
         """The field and the values of a column: JSON if its type is open, or one of the values does not fit it."""
         pa, values = self._pa, [each.get(name) for each in records]
         if kind is not None:
+            convert = pa.array if name.startswith(OWN) else array_of
+            slices = (values[start : start + AT_ONCE] for start in range(0, len(values), AT_ONCE))
             try:
-                array = pa.array(values, kind) if name.startswith(OWN) else array_of(values, kind)
-                return pa.field(name, kind), array
+                return pa.field(name, kind), pa.chunked_array([convert(each, kind) for each in slices], kind)
             except (pa.ArrowException, TypeError, ValueError, OverflowError):
-                pass
-        texts = [None if value is None else _text(value) for value in values]
-        return pa.field(name, pa.string(), metadata=JSON_COLUMN), pa.array(texts, pa.string())
+                values = [None if value is None else _text(value) for value in values]
+        return pa.field(name, pa.string(), metadata=JSON_COLUMN), pa.array(values, pa.string())
 
 
 def _kind(pa: Any, declared: Field, signature: Signature) -> Any:

@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
+from likewise.core.errors import LikewiseError
 from likewise.core.signature import Field
 from likewise.core.tensors import shape_of
 from likewise.server.description.examples import Example, example_of
@@ -43,8 +44,11 @@ def landing_page(model: ServedModel, *, url: str, auth: bool = False) -> str:
     return _PAGE.substitute(title=title, commands=commands, auth="yes" if auth else "no")
 
 
-def facts(model: ServedModel, *, engine: str, state: str) -> dict[str, object]:
-    """What `/bundle.json` states, as plain JSON: the model, its signature and example, and facts of its bundle."""
+def facts(model: ServedModel, *, engine: str, state: str, trouble: LikewiseError | None = None) -> dict[str, object]:
+    """What `/bundle.json` states, as plain JSON: the model, its signature and example, and facts of its bundle.
+
+    trouble: why the model cannot be used.
+    """
     signature, example = model.signature, example_of(model)
     parts = {"inputs": signature.inputs, "outputs": signature.outputs, "params": signature.params}
     stated = {
@@ -55,6 +59,7 @@ def facts(model: ServedModel, *, engine: str, state: str) -> dict[str, object]:
         "build": model.build,
         "engine": engine,
         "state": state,
+        "trouble": None if trouble is None else f"{trouble.cause}. Remedy: {trouble.remedy}",
         "signature": {name: _fields(fields) for name, fields in parts.items() if fields},
         "by_column": _by_column(model),
         "example": {"record": next(iter(example.records or ()), None), "body": {"inputs": example.inputs}}

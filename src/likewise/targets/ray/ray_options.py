@@ -102,6 +102,13 @@ class RayOptions:
         runtime_env = (self.ray_actor_options or {}).get("runtime_env") or {}
         return bool(exporters(runtime_env.get("env_vars") or {}))
 
+    def _check_capture(self) -> None:
+        if self.capture is not None and not self.capture.startswith("/"):
+            raise WrongUsage(
+                f"capture is {self.capture!r}, which each replica would create in its working directory",
+                remedy="use an absolute path of a folder on the nodes: -C capture=/var/captured",
+            )
+
     def __post_init__(self) -> None:
         if isinstance(self.num_replicas, str) and self.num_replicas != "auto":
             raise WrongUsage(
@@ -114,6 +121,7 @@ class RayOptions:
             raise WrongUsage(
                 f"route_prefix {self.route_prefix!r} is not a valid route", remedy="use -C route_prefix=/NAME"
             )
+        self._check_capture()
         if self.timeout_s <= 0:
             raise WrongUsage("timeout_s must be greater than 0", remedy="use -C timeout_s=300")
         if not 0 <= self.canary <= 50:

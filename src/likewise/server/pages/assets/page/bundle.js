@@ -9,10 +9,10 @@ const sizeOf = (bytes) => (bytes < 1e5 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(
 const code = (text) => make("code", {}, String(text));
 
 /** The line below the name. */
-export function summarize({ name, state, version, engine, digest }) {
+export function summarize({ name, state, trouble, version, engine, digest }) {
   document.title = name;
   get("name").textContent = name;
-  const [kind, words] = STATES[state] ?? ["warn", state];
+  const [kind, words] = trouble ? ["bad", "failed"] : STATES[state] ?? ["warn", state];
   const parts = [make("strong", { className: kind }, words), ...(version ? [`version ${version}`] : []), `engine ${engine}`, code(`${digest.slice(0, 19)}…`)];
   get("summary").replaceChildren(...parts.flatMap((part, at) => (at ? [" · ", part] : [part])));
 }

@@ -40,6 +40,7 @@ export function start(onRefused) {
       if (points.length === 1) wait = SOON;
     } catch (error) {
       points.push({ at: Date.now() / 1000 });
+      trim();
       get("live").textContent = error.message;
       if (onRefused(error)) wait = 0;
     }
@@ -58,11 +59,15 @@ function record(now) {
   const before = latest.get(now.start);
   points.push({ at: now.at, ...point(before, now) });
   latest.set(now.start, now);
-  while (points[0].at < now.at - WINDOW) points.shift();
+  trim();
   for (const [start, { at }] of latest) if (at < now.at - WINDOW) latest.delete(start);
   get("live").textContent = latest.size > 1
     ? `${latest.size} processes answered in the last minutes (replicas, or a restart): each point is of one of them`
     : "the last minutes of this server process, all clients";
+}
+
+function trim() {
+  while (points[0].at < points.at(-1).at - WINDOW) points.shift();
 }
 
 function create({ title, unit, lines, colors = COLORS, most }) {

@@ -21,9 +21,11 @@ export function typeOf(spec) {
 }
 
 let inputs = []; // the columns of the signature
+let chunk = CHUNK;
 
 /** Create the fields for the model's signature, filled with its example. */
-export function build({ signature, example, by_column: byColumn }) {
+export function build({ signature, example, by_column: byColumn, row_wise: rowWise }) {
+  chunk = rowWise ? CHUNK : Infinity; // predictions of rows that depend on each other need all of them in one request
   inputs = signature.inputs ?? [];
   const fields = byColumn
     ? inputs.map((spec) => control(spec, example?.record?.[spec.name], "columns"))
@@ -122,6 +124,10 @@ function tabular(text, delimiter) {
   if (!first) throw new Error("there are no rows");
   const known = inputs.map(({ name }) => name);
   const named = !known.length || known.includes(undefined) || first.some((cell) => known.includes(cell)) || first.length !== known.length;
+  const lower = known.map((name) => String(name).toLowerCase());
+  if (!named && first.some((cell) => lower.includes(cell.trim().toLowerCase()))) {
+    throw new Error(`the first line has none of the model's columns (${known.join(", ")}), but one like them: correct its names`);
+  }
   const [names, rows] = named ? [first, rest] : [known, [first, ...rest]];
   if (!rows.length) throw new Error("there are no rows below the names of the columns");
   return {
@@ -131,8 +137,9 @@ function tabular(text, delimiter) {
 }
 
 function inChunks(rows, request) {
-  const starts = Array.from({ length: Math.ceil(rows.length / CHUNK) }, (_, at) => at * CHUNK);
-  return starts.map((at) => ({ ...request(rows.slice(at, at + CHUNK)), rows: Math.min(CHUNK, rows.length - at) }));
+  const size = Math.min(chunk, rows.length);
+  const starts = Array.from({ length: Math.ceil(rows.length / size) }, (_, at) => at * size);
+  return starts.map((at) => ({ ...request(rows.slice(at, at + size)), rows: Math.min(size, rows.length - at) }));
 }
 
 /** What is in the form, for the history; a file's content is not kept. */

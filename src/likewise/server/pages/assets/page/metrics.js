@@ -19,7 +19,7 @@ export function sample(page, at) {
 function add(found, name, { route = "", status = "", le }, value) {
   const inference = /^\/invocations$|\/infer$/.test(route);
   if (name === "process_start_time_seconds") found.start = value;
-  else if (name === "requests_total" && inference) found[status < "400" ? "ok" : status < "500" ? "client" : "server"] += value;
+  else if (name === "requests_total" && inference) found[status < "200" || status >= "500" ? "server" : status < "400" ? "ok" : "client"] += value; // 0: none was sent
   else if (name === "request_seconds_bucket" && inference) {
     const bound = le === "+Inf" ? Infinity : Number(le);
     found.latency.set(bound, (found.latency.get(bound) ?? 0) + value); // of all routes
@@ -31,7 +31,7 @@ function add(found, name, { route = "", status = "", le }, value) {
 /** One value per line of the charts; null if there was nothing to measure in between, or if `before` is missing. */
 export function point(before, after) {
   const queue = after.queue_items ?? null;
-  if (!before) return { queue };
+  if (!before || after.ok < before.ok) return { queue }; // another process, where its start is not known
   const delta = (name) => (after[name] ?? 0) - (before[name] ?? 0);
   const rate = (name) => delta(name) / (after.at - before.at);
   const mean = (name) => (delta(`${name}_count`) ? delta(`${name}_sum`) / delta(`${name}_count`) : null);

@@ -20,7 +20,8 @@ async function load() {
     const facts = parse((await call("bundle.json")).text);
     bundle.summarize(facts);
     bundle.show(facts);
-    get("trouble").hidden = true;
+    get("trouble").textContent = facts.trouble ? `The model cannot be used: ${facts.trouble}` : "";
+    get("trouble").hidden = !facts.trouble;
     if (get("page").hidden) {
       get("unlock").hidden = true;
       get("page").hidden = false;
@@ -29,7 +30,7 @@ async function load() {
       poll = poll ?? charts.start(locked);
       poll();
     }
-    if (facts.state !== "ready") setTimeout(load, 1000);
+    if (facts.state !== "ready") setTimeout(load, facts.trouble ? 10000 : 1000);
   } catch (error) {
     if (locked(error)) return;
     get("trouble").textContent = error.message;

@@ -13,7 +13,7 @@ export function snippet(language, { body, type }) {
 
 function curl(url, body, type, token) {
   const headers = [...(token ? [`Authorization: ${token}`] : []), `Content-Type: ${type}`].map((each) => `-H ${shell(each)}`);
-  return [`curl ${shell(url)}`, ...headers, `--data-binary ${shell(body)}`].join(" \\\n  ");
+  return [`curl ${shell(url)}`, ...headers, `--data-raw ${shell(body)}`].join(" \\\n  ");
 }
 
 function python(url, body, type, token) {

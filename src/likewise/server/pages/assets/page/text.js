@@ -1,7 +1,7 @@
 // JSON and CSV as text, without losing a digit: numbers keep the text that the server or the user wrote.
 
 const MARK = `\u0001${Math.random()}:`; // no string of a document starts with it
-const TOKEN = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
+const TOKEN = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
 
 /** A number as text. */
 export class Exact {
