@@ -56,7 +56,8 @@ def captured(
         given = results if results is not None else [Ok(None)] * (len(call.table) if each else 1)
         records += records_of(Sample(call, 10, each, given), ANSWER, "sha256:abc", model)
     path = folder / "captured.parquet"
-    path.write_bytes(Columns(model).parquet(records))
+    columns = Columns(model)
+    path.write_bytes(columns.parquet(columns.ready(records)))
     golden = captured_set(VerifyOptions(golden=str(path), **options), model, 0)
     assert golden is not None
     return golden

@@ -32,10 +32,11 @@ class ChunkLog:
         """Open the file for the chunk with this number, without what it has of others.  output: for error messages."""
         self._chunk = chunk
         self._output = output
-        self.results, self.rows, self.seconds, end = _read(folder / NAME, chunk)
-        self._stream = open_file(folder / NAME, "r+b" if end else "wb")
-        self._stream.truncate(end)
-        self._stream.seek(end)
+        with write_errors(output):
+            self.results, self.rows, self.seconds, end = _read(folder / NAME, chunk)
+            self._stream = open_file(folder / NAME, "r+b" if end else "wb")
+            self._stream.truncate(end)
+            self._stream.seek(end)
         self._pending: list[tuple[Sequence[int], Sequence[Result], int, float]] = []
         self._saved = time.monotonic()
 
@@ -50,8 +51,9 @@ class ChunkLog:
         """Start the next chunk, because the one before is complete."""
         self._chunk = chunk
         self._pending, self.results, self.rows = [], {}, 0
-        self._stream.seek(0)
-        self._stream.truncate()
+        with write_errors(self._output):
+            self._stream.seek(0)
+            self._stream.truncate()
         self._saved = time.monotonic()
 
     def close(self) -> None:

@@ -117,6 +117,11 @@ class Journal:
         self.state = JournalState(**{name: last[name] for name in FIELDS & last.keys()})  # of any version
         self.replaces = bool(self._lines) and self._lines[0].get("replaces") is True
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is a job to resume."""
+        return bool(self._lines)
+
     def resume(self, fingerprint: Mapping[str, object]) -> bool:
         """Open an existing journal; False if there is none. OutputRefused if its job has another fingerprint."""
         if not self._lines:

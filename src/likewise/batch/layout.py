@@ -136,7 +136,6 @@ class Layout:
                 old.rename(data)
             raise
         sync_folder(data.parent)
-        remove(old)
 
 
 def check_name(output: str) -> None:

@@ -86,8 +86,9 @@ def run_job(job: ScoreJob, open_input: Callable[[], Input], place: Callable[[Run
     except LikewiseError as error:
         if output is None or not output.done:
             raise
-        rows, remedy = _rows_kept(output, job)
-        raise type(error)(error.cause + rows, remedy=f"{error.remedy}; then {remedy}") from error
+        rows, again = _rows_kept(output, job)
+        remedy = error.remedy if "--restart" in error.remedy else f"{error.remedy}; then {again}"
+        raise type(error)(error.cause + rows, remedy=remedy) from error
     return check_outcome(report, job)
 
 

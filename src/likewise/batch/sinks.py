@@ -119,7 +119,7 @@ class Output:
                 self._record(state)
 
     def _require_working(self, state: JournalState, scored: Scored) -> None:
-        if state.answered or state.refused < BROKEN_AFTER or (failure := scored.counts.failure) is None:
+        if state.answered or state.ok or state.refused < BROKEN_AFTER or (failure := scored.counts.failure) is None:
             return
         self.discard()  # a later run may have a model that works
         error = LikewiseError.from_dict(failure)
@@ -168,7 +168,7 @@ class Output:
             check(self.staging)
             state = Journal(self.staging).state
             done = state.rows + rows_kept(self.staging, state.chunks) + self.waiting
-        if self._discard or not (done or (self.staging / SNAPSHOT).exists()):
+        if (self._discard and self._resumed) or not (done or (self.staging / SNAPSHOT).exists()):
             drop(self.staging)
         elif self._resumed:
             self.done = done
@@ -181,13 +181,17 @@ class Output:
     def _check_existing(self) -> None:
         with write_errors(self.layout.data):
             check(self.staging)
-            restart = self._restart or Journal(self.staging).replaces
-        try:
-            self.layout.check_existing(restart)
-        except OutputRefused:
-            if not any(self._folder.glob("part-*")) and not any(self.staging.glob("part-*")):
-                drop(self.staging)  # left by a job that was killed just after it published its output
-            raise
+            journal = Journal(self.staging)
+        if self._published(journal):
+            drop(self.staging)
+            journal = Journal(self.staging)
+        self.layout.check_existing(self._restart or journal.replaces)
+
+    def _published(self, journal: Journal) -> bool:
+        """Whether the job in the staging folder was killed just after it gave the output its final name."""
+        if not journal.exists or any(self._folder.glob("part-*")) or any(self.staging.glob("part-*")):
+            return False
+        return journal.state.part >= 0 or not self._folder.exists()
 
     def _record(self, state: JournalState) -> JournalState:
         """Write everything to the disk, and then the line of the journal; the line, which `state` becomes."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from likewise.batch import result_cache
+from likewise.batch.journal import NAME as JOURNAL
 from likewise.batch.journal import JournalState, sync
 from likewise.batch.layout import remove, sync_folder
 from likewise.core.errors import OutputRefused
@@ -118,7 +119,8 @@ class Claim:
             raise OutputRefused(f"another job is writing {output}", remedy=remedy) from None
 
     def clear(self) -> None:
-        """Remove the content of the folder."""
+        """Remove the content of the folder: the journal first, so that no run resumes what is left of it."""
+        _remove_journal(self._folder)
         for entry in self._folder.iterdir():
             remove(entry)
         sync_folder(self._folder)
@@ -146,6 +148,14 @@ def drop(folder: Path) -> None:
         lock = open_folder(folder)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove_journal(folder)
+            with suppress(OSError):  # a task that is not cancelled yet may add a file meanwhile
+                remove(folder)
             remove(folder)
         finally:
             os.close(lock)
+
+
+def _remove_journal(folder: Path) -> None:
+    (folder / JOURNAL).unlink(missing_ok=True)
+    sync_folder(folder)

@@ -92,4 +92,6 @@ def _task_tracer() -> Tracer | None:
         return process_tracer()
     except LikewiseError as error:
         logger.warning("no traces from this process: %s; %s", error.cause, error.remedy)
-        return None
+    except Exception as error:  # noqa: BLE001  a node may have other versions of the libraries
+        logger.warning("no traces from this process: %s: %s", type(error).__name__, error)
+    return None

@@ -49,5 +49,6 @@ def read(path: Path) -> tuple[dict[str, Any], list[bytes]]:
         fields: dict[str, Any] = json.loads(stream.readline())
         bodies = [stream.read(length) for length, _ in fields[CHECK]]
     if [[len(body), zlib.crc32(body)] for body in bodies] != fields[CHECK]:
+        path.unlink(missing_ok=True)  # the next run writes it again
         raise OSError(5, "the file is corrupt: its checksums do not match", str(path))
     return fields, bodies

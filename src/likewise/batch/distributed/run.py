@@ -15,9 +15,10 @@ from likewise.batch.distributed.tasks import ScorePlan
 from likewise.batch.formats import RowSource
 from likewise.batch.inputs import Input
 from likewise.batch.job import JobReport, ScoreJob
+from likewise.batch.journal import JournalState
 from likewise.batch.layout import write_errors
 from likewise.batch.run import Run, run_job
-from likewise.core.errors import WrongUsage
+from likewise.core.errors import OutputRefused, WrongUsage
 from likewise.core.spec import ModelSpec
 
 CHUNK_ROWS = 2000  # maximum rows per chunk: the work that a lost worker repeats at most, per slot
@@ -64,10 +65,11 @@ def _place(run: Run, get_workers: Callable[[], Workers]) -> None:
     RowMaker(cast(RowSource, output.columns), job.signature, job.options.column)  # fails early if a column is missing
     workers = get_workers()
     try:
-        run.resume("spark or ray", [model.engine, model.precision])
+        state = run.resume("spark or ray", [model.engine, model.precision])
         staging = Staging(output.staging.absolute())
         with write_errors(output.layout.data):
-            tally = Tally(run, staging, _snapshot(run.input, staging, workers, job.options.window))
+            chunks = _snapshot(run.input, staging, workers, job.options.window, state)
+            tally = Tally(run, staging, chunks)
             columns = output.columns, job.signature, job.options.column, run.types
             plan = ScorePlan(staging, *columns, output.format, job.options.budget, job.traceparent)
             workers.score(plan, tally.missing, tally)
@@ -77,9 +79,16 @@ def _place(run: Run, get_workers: Callable[[], Workers]) -> None:
         raise
 
 
-def _snapshot(input_: Input, staging: Staging, workers: Workers, window: int) -> Sequence[ChunkFile]:
-    """The input's chunks, cut by an earlier run or by this one."""
-    if (chunks := staging.snapshot()) is not None:
+def _snapshot(
+    input_: Input, staging: Staging, workers: Workers, window: int, state: JournalState
+) -> Sequence[ChunkFile]:
+    """The input's chunks, cut by an earlier run or by this one.  OutputRefused if they are not those of `state`."""
+    chunks = staging.snapshot()
+    if sum(chunk.rows for chunk in (chunks or ())[: state.chunks]) != state.rows:
+        raise OutputRefused(
+            f"the chunks in {staging.folder} are not those of the interrupted job", remedy="use --restart"
+        )
+    if chunks is not None:
         return chunks
     size = CHUNK_ROWS if input_.size is None else input_.size // ROW_BYTES // (CHUNKS_PER_SLOT * workers.slots)
     rows = min(window, max(MIN_CHUNK_ROWS, min(CHUNK_ROWS, size)))

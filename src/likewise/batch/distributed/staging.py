@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from likewise.batch import quarantine
 from likewise.batch.distributed import blob
 from likewise.batch.journal import ChunkCounts
+from likewise.batch.layout import sync_folder
 from likewise.batch.scored import Scored
 from likewise.batch.staging import SNAPSHOT
 from likewise.core.errors import OutputRefused
@@ -54,7 +56,13 @@ class Staging:
     def keep_snapshot(self, parts: Sequence[Mapping[str, Any]], *, numbered_on: bool) -> Sequence[ChunkFile]:
         """Store the tasks' results for their parts. numbered_on: rows are numbered across parts, not within each."""
         ordered = sorted(parts, key=lambda part: int(part["part"]))
+        for part in ordered:
+            sync_folder(self.chunks / part["folder"])
+        sync_folder(self.chunks)
         write_private(self.folder / SNAPSHOT, json.dumps({"parts": ordered, "numbered_on": numbered_on}))
+        with open_file(self.folder / SNAPSHOT, "rb") as stream:
+            os.fsync(stream.fileno())
+        sync_folder(self.folder)
         return list(_chunk_files(ordered, numbered_on))
 
     def save(self, name: str, scored: Scored) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from likewise.batch.distributed.staging import ChunkFile, Staging
 from likewise.batch.journal import ChunkCounts
 from likewise.batch.layout import remove
 from likewise.batch.run import Run
+from likewise.core.errors import OutputRefused
+
+SHARED_S = 60.0  # after which every host sees the files of the others; NFS remembers that a file was missing
 
 
 class Tally:
@@ -39,8 +43,18 @@ class Tally:
             self._report()
 
     def finish(self) -> None:
-        """Add the results of all remaining chunks; OSError if one has none."""
-        self._add(self._chunks[self._output.state.chunks :])
+        """Add the results of all remaining chunks; OutputRefused if one has none within SHARED_S."""
+        rest = self._chunks[self._output.state.chunks :]
+        until = time.monotonic() + SHARED_S
+        for chunk in rest:
+            while self._staging.counts(chunk.name) is None:
+                if time.monotonic() > until:
+                    raise OutputRefused(
+                        f"a worker has scored the chunk {chunk.name}, but its result is not in {self._staging.scored}",
+                        remedy="choose an OUTPUT on storage that the driver and all workers share",
+                    )
+                time.sleep(0.2)
+        self._add(rest)
 
     def _collect(self, chunks: Sequence[ChunkFile]) -> bool:
         """Add new results among those of `chunks`; whether there are any."""

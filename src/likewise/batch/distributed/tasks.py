@@ -22,6 +22,7 @@ from likewise.batch.formats import Chunk, RowSource, Writer, load, open_file
 from likewise.batch.header import Header
 from likewise.batch.inputs import InputColumns
 from likewise.batch.job import Types
+from likewise.batch.layout import write_errors
 from likewise.batch.result_cache import RowResultCache
 from likewise.batch.rows import items_of
 from likewise.batch.scored import Scored, score_chunk
@@ -76,7 +77,8 @@ def score_file(engine: Callable[[], Engine], plan: ScorePlan, name: str, row_off
         with chunk_span(plan.traceparent, flush=True) as span:
             scored = _scored(opened, plan, _read_chunk(plan.staging.chunks / name, row_offset))
             span.attributes |= scored.counts.traced
-        plan.staging.save(name, scored)
+        with write_errors(plan.staging.folder):
+            plan.staging.save(name, scored)
     return {"chunk": name}
 
 

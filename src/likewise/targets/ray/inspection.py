@@ -110,7 +110,7 @@ def routes() -> dict[str, str]:
 
 def http_options() -> dict[str, Any]:
     """The host, port, scheme and root path of Serve's proxies."""
-    config = _client().http_config
+    config = _required_client().http_config
     return {
         "host": config.host,
         "port": config.port,
@@ -196,14 +196,20 @@ def _prefix(app: str, record: Mapping[str, Any]) -> str:
 
 
 def _controller(method: str, *arguments: Any) -> Any:
-    """The result of a method of Serve's controller; raises TargetUnavailable if it is not running."""
+    """The result of a method of Serve's controller."""
+    client = _required_client()
+    return importlib.import_module("ray").get(getattr(client._controller, method).remote(*arguments))
+
+
+def _required_client() -> Any:
+    """Serve's client; raises TargetUnavailable if Serve is not running."""
     client = _client()
     if client is None:
         raise TargetUnavailable(
             "Ray Serve is not running: it has not started, or has stopped",
             remedy="see its log: `ray logs`; if its port is in use, run serve start --http-port PORT first",
         )
-    return importlib.import_module("ray").get(getattr(client._controller, method).remote(*arguments))
+    return client
 
 
 def _client() -> Any:

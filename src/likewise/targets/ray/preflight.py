@@ -48,8 +48,11 @@ def capacity_findings(model: ModelSpec, options: RayOptions, cluster: Mapping[st
             )
         findings.append(Finding(cause, remedy, fatal=not options.wait_for_capacity))
     if cluster["serve"] is None and cluster["ingress"]["taken"]:
-        cause = "Ray Serve is not running yet, and another program listens on its default port, 127.0.0.1:8000"
-        findings.append(Finding(cause, "stop that program, or first run: serve start --http-port PORT"))
+        nodes = cluster["ingress"]["nodes"]
+        where = "of this node" if nodes == 1 else "of at least one of the nodes"
+        cause = f"Ray Serve is not running yet, and another program listens on its default port {where}, 127.0.0.1:8000"
+        remedy = "stop that program, or first run: serve start --http-port PORT"
+        findings.append(Finding(cause, remedy, fatal=nodes == 1))
     elif cluster["serve"] is None:
         cause = "Ray Serve is not running yet: it will be started with its defaults, on 127.0.0.1:8000 of its nodes"
         remedy = "for another address, first run: serve start --http-host 0.0.0.0 --http-port 8000"
