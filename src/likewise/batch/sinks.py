@@ -179,13 +179,15 @@ class Output:
             raise OutputRefused(cause, remedy="use --restart")
 
     def _check_existing(self) -> None:
+        restart = self._restart
         with write_errors(self.layout.data):
             check(self.staging)
-            journal = Journal(self.staging)
-        if self._published(journal):
-            drop(self.staging)
-            journal = Journal(self.staging)
-        self.layout.check_existing(self._restart or journal.replaces)
+            if not restart:
+                journal = Journal(self.staging)
+                if published := self._published(journal):
+                    drop(self.staging)
+                restart = journal.replaces and not published
+        self.layout.check_existing(restart)
 
     def _published(self, journal: Journal) -> bool:
         """Whether the job in the staging folder was killed just after it gave the output its final name."""
