@@ -7,6 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 from tests.docs.generated import ROOT
 from tests.docs.pages import blocks, follow, reader
 from tests.support.processes import run
@@ -37,6 +38,7 @@ def test_five_minutes_work_as_written(tmp_path: Path) -> None:
     assert (folder / "scored.csv").read_bytes() == (folder / "again.csv").read_bytes()
 
 
+@pytest.mark.long
 def test_the_page_on_pipelines_works_as_written(store: Store, tmp_path: Path) -> None:
     (code,) = (each.text for each in blocks(ROOT / "docs/pipelines.md") if each.kind == "python")
     (tmp_path / "define.py").write_text(code.replace("runs:/0a1b…/model", store.model_uri))
