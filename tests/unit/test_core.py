@@ -41,16 +41,17 @@ from likewise.testing.models import upper_bundle
 
 EXITS = """
 import os
-from likewise.core.isolation import refuse_exit
+from likewise.core.isolation import isolate, refuse_exit
 refuse_exit()
-child = os.fork()
-if not child:
-    os._exit(7)
-assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-try:
-    os._exit(0)
-except RuntimeError as error:
-    print(error)
+
+def forks(work):
+    child = os.fork()
+    if not child:
+        os._exit(7)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]
+
+print(isolate(forks, ["row"]), isolate(lambda work: os._exit(0), ["row"])[0].error.cause, flush=True)
+os._exit(5)
 """
 
 
@@ -590,5 +591,6 @@ def test_invalid_trust_file_is_reported(config: Path) -> None:
 
 
 def test_model_cannot_end_a_program_unnoticed() -> None:
-    ended = subprocess.run([sys.executable, "-c", EXITS], capture_output=True, text=True, check=True)
-    assert ended.stdout == "the model called os._exit(0)\n"
+    ended = subprocess.run([sys.executable, "-c", EXITS], capture_output=True, text=True, check=False)
+    assert ended.stdout == "[7] the model raised RuntimeError: the model called os._exit(0)\n"
+    assert ended.returncode == 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -17,6 +18,7 @@ from likewise.core.uris import redacted
 W = TypeVar("W")
 R = TypeVar("R")
 
+MODEL_CALLERS = ("likewise.core.isolation", "likewise.engine")  # modules that call a model's code
 _RAISE = dis.opmap["RAISE_VARARGS"]  # the bytecode of the statement `raise`
 
 
@@ -94,9 +96,12 @@ def refuse_exit() -> None:
     owner, leave = os.getpid(), os._exit
 
     def exit_(status: int) -> None:
-        if os.getpid() != owner:
-            leave(status)
-        raise RuntimeError(f"the model called os._exit({status})")
+        frame = sys._getframe(1) if os.getpid() == owner else None
+        while frame is not None:
+            if str(frame.f_globals.get("__name__")).startswith(MODEL_CALLERS):
+                raise RuntimeError(f"the model called os._exit({status})")
+            frame = frame.f_back
+        leave(status)
 
     os._exit = exit_  # type: ignore[assignment]
 
