@@ -25,7 +25,7 @@ let chunk = CHUNK;
 
 /** Create the fields for the model's signature, filled with its example. */
 export function build({ signature, example, by_column: byColumn, row_wise: rowWise }) {
-  chunk = rowWise ? CHUNK : Infinity; // predictions of rows that depend on each other need all of them in one request
+  chunk = rowWise === false ? Infinity : CHUNK; // predictions of rows that depend on each other need all of them in one request
   inputs = signature.inputs ?? [];
   const fields = byColumn
     ? inputs.map((spec) => control(spec, example?.record?.[spec.name], "columns"))
