@@ -48,7 +48,7 @@ class Service(Running):
     def log_lines(self) -> list[dict[str, Any]]:
         """The access log of a process that has exited; fails if a line is not JSON."""
         assert self.process.poll() is not None
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
 
 class Gate:
