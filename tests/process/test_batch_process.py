@@ -90,7 +90,7 @@ def test_killed_job_leaves_no_output_and_can_be_resumed(tmp_path: Path, start: S
 
 
 def test_interrupted_job_reports_completed_rows_and_resumes(tmp_path: Path, start: Start) -> None:
-    source = make(tmp_path / "in.csv", 10_000_000)
+    source = make(tmp_path / "in.csv", 20_000_000)  # it must not end before the signal
     job = start(source, tmp_path / "out.csv", seconds=SLOW)
     job.reach(6_000)
     os.kill(job.process.pid or 0, signal.SIGINT)

@@ -46,7 +46,7 @@ class Service(Running):
         return sum(sample.value for sample in samples)
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """The access log of a process that has exited; fails if a line is not JSON."""
+        """The access log of a process that has exited."""
         assert self.process.poll() is not None
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
