@@ -7,7 +7,7 @@ import { call } from "./server.js";
 const WINDOW = 300; // seconds
 const LEAST = 60; // seconds shown at first
 const PERIOD = 1000; // ms between polls
-const SOON = 300; // ms between the first two, which the first point needs
+const SOON = 100; // ms between the first two, which the first point needs
 const HEIGHT = 96; // px
 const CHARTS = [
   { title: "Requests", unit: "per second", lines: { ok: "answered" } },
