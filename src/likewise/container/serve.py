@@ -12,7 +12,7 @@ from pathlib import Path
 from likewise.container.machine import configure_environment
 from likewise.core.ending import end_in_time
 from likewise.core.errors import LikewiseError, WrongUsage
-from likewise.core.json_log import TEXT, TIME, write_json_lines, write_line
+from likewise.core.json_log import log_to_stderr, write_line
 
 _USAGE = "run it like SageMaker: docker run IMAGE serve"
 
@@ -24,9 +24,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def exit_code_of(serve: Callable[[], int]) -> int:
     """Call `serve` and return its exit code; errors are printed to stderr, which CloudWatch stores."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=TEXT, datefmt=TIME)
-    if _as_json():
-        write_json_lines()
+    log_to_stderr(logging.WARNING, as_json=_as_json())
     try:
         configure_environment(os.environ)  # before any library that counts cores is loaded
         return serve()

@@ -28,6 +28,13 @@ class JsonLines(logging.Formatter):
         return _line(record.created, record.levelname, record.name, record.getMessage(), **ids, **raised)
 
 
+def log_to_stderr(level: int, *, as_json: bool = False) -> None:
+    """Write the log records of a service to stderr: lines of text, or of JSON."""
+    logging.basicConfig(stream=sys.stderr, level=level, format=TEXT, datefmt=TIME)
+    if as_json:
+        write_json_lines()
+
+
 def write_json_lines() -> None:
     """Make the handlers of the root logger write lines of JSON from now on."""
     for handler in logging.getLogger().handlers:

@@ -21,7 +21,8 @@ def notebook_line() -> NotebookLine | None:
 
 def notebook_report() -> Callable[[str], None] | None:
     """Shows messages in the running cell's output; None outside a notebook."""
-    return NotebookLine().show if in_notebook() else None
+    line = notebook_line()
+    return None if line is None else line.show
 
 
 class NotebookLine:

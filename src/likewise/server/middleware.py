@@ -37,18 +37,8 @@ _EXCHANGE = "likewise.exchange"  # key in a request's scope
 _VALID_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 _STATIC = frozenset(
     (
-        *(
-            "/invocations",
-            "/ping",
-            "/health",
-            "/ready",
-            "/version",
-            "/metrics",
-            "/openapi.json",
-            "/bundle.json",
-            "/docs",
-            "/",
-        ),
+        *("/invocations", "/ping", "/health", "/ready", "/version", "/metrics"),
+        *("/openapi.json", "/bundle.json", "/docs", "/"),
         *("/v2", "/v2/health/live", "/v2/health/ready"),
     )
 )
@@ -141,10 +131,9 @@ class ServerMiddleware:
         if self.traces is not None and exchange.trace is not None:
             code = exchange.error_code or ("client_disconnected" if exchange.status == CLIENT_CLOSED_REQUEST else "")
             self.traces.end(exchange.trace, scope, route, exchange.status, (exchange.started, ended), code)
-        sample = scope.get(SAMPLE)
-        if self.capture is not None and sample is not None and self.capture.wants(exchange.request_id):
+        if self.capture is not None and SAMPLE in scope and self.capture.wants(exchange.request_id):
             self.capture.add(
-                sample,
+                scope[SAMPLE],
                 Answer(
                     request_id=exchange.request_id,
                     route=route,

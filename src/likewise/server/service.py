@@ -198,11 +198,14 @@ class ModelService:
         failure, so the model counts as broken only if its warm-up on its own example failed too, or if it has failed on
         several different requests and never made a prediction.
         """
-        rows = {repr(values) for values in call.table.rows}
-        if not self._answered and len(self._failures) < FAILURES:
-            self._failures.add(hash(frozenset(rows)))
-        if call.by_row(self._row_wise) and len(rows) > 1:
-            return True
+        by_row = call.by_row(self._row_wise)
+        undecided = not self._answered and len(self._failures) < FAILURES
+        if by_row or undecided:  # else the rows make no difference
+            rows = {repr(values) for values in call.table.rows}
+            if undecided:
+                self._failures.add(hash(frozenset(rows)))
+            if by_row and len(rows) > 1:
+                return True
         return self.problem is not None or (not self._answered and len(self._failures) == FAILURES)
 
     def _note(self, error: LikewiseError, rows: int) -> None:

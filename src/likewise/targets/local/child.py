@@ -19,7 +19,7 @@ from typing import Any
 from likewise.bundles.open import open_exactly
 from likewise.core.ending import end_in_time
 from likewise.core.errors import LikewiseError
-from likewise.core.json_log import TEXT, TIME, write_json_lines
+from likewise.core.json_log import log_to_stderr
 from likewise.core.option_fields import coerce
 from likewise.server.run import run
 from likewise.serving import bundle_app
@@ -38,9 +38,7 @@ def main(channel: int) -> int:
         return 1  # the supervisor has exited
     spec = ServiceSpec.from_dict(message["asked"])
     options = coerce(LocalOptions, spec.options)
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=TEXT, datefmt=TIME)
-    if options.log_format == "json":
-        write_json_lines()
+    log_to_stderr(logging.WARNING, as_json=options.log_format == "json")
     end_in_time(options.end_s)
     exit_with_owner(supervisor, options.drain_linger_s + options.drain_timeout_s)
     try:

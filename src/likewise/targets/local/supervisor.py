@@ -13,7 +13,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,7 +22,7 @@ from typing import Any
 
 from likewise.core.backoff import Backoff
 from likewise.core.errors import DeployFailed, LikewiseError
-from likewise.core.json_log import TEXT, TIME
+from likewise.core.json_log import log_to_stderr
 from likewise.core.private_files import open_private
 from likewise.targets.local.deployment_folder import Deployment, DeploymentFolder, ServiceSpec
 from likewise.targets.local.service import Service
@@ -241,7 +240,7 @@ async def _supervise(path: Path, handles: Sequence[int]) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Supervise the deployment until stopped.  arguments: FOLDER LISTENER CONTROL LOCK, see `__main__`."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=TEXT, datefmt=TIME)
+    log_to_stderr(logging.INFO)
     handles = [int(each) for each in arguments[1:]]
     for handle in handles:
         os.set_inheritable(handle, False)
