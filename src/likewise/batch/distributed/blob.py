@@ -44,11 +44,11 @@ def header(path: Path) -> dict[str, Any] | None:
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[bytes]]:
-    """Header and bodies; OSError if the file cannot be read or its bytes are not those that were written."""
+    """Header and bodies; OSError if the file cannot be read. One with other bytes than were written is removed."""
     with open_file(path, "rb") as stream:
         fields: dict[str, Any] = json.loads(stream.readline())
         bodies = [stream.read(length) for length, _ in fields[CHECK]]
     if [[len(body), zlib.crc32(body)] for body in bodies] != fields[CHECK]:
-        path.unlink(missing_ok=True)  # the next run writes it again
+        path.unlink(missing_ok=True)  # so that the next run writes it again
         raise OSError(5, "the file is corrupt: its checksums do not match", str(path))
     return fields, bodies
