@@ -27,7 +27,7 @@ test: $(READY)
 # Additionally the long variants that CONTRIBUTING.md lists, and a model of each flavour.
 test-all: $(READY)
 	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[zoo]'
-	$(PYTEST)
+	$(PYTEST) --hypothesis-profile=thorough
 
 test-fast: $(READY)
 	$(PYTEST) -m "not slow and not long" tests/unit

@@ -17,7 +17,9 @@ from tests.support.shared import once_a_run
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads in two workers would busy-wait against each other
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # set before the hub is imported: missing models fail without retries
-settings.register_profile("likewise", deadline=None)  # workers run in parallel, so durations are meaningless
+# without deadlines, because workers run in parallel; `make test-all` selects `thorough`
+settings.register_profile("likewise", deadline=None, max_examples=40)
+settings.register_profile("thorough", deadline=None, max_examples=200)
 settings.load_profile("likewise")
 
 

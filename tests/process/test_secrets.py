@@ -162,6 +162,8 @@ SOURCES = [
     pytest.param(at_tracking_server, marks=pytest.mark.slow),
 ]
 
+DEPLOYED = pytest.mark.parametrize("planted", [at_http], indirect=True)  # a bundle does not depend on its source
+
 
 @pytest.fixture(scope="module", params=SOURCES)
 def planted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Planted:
@@ -230,6 +232,7 @@ def test_image_has_no_secret(planted: Planted, tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.slow
+@DEPLOYED
 def test_local_deployment_has_no_secret(planted: Planted) -> None:
     deploy = ("deploy", planted.path, "--to", "local", "--name", "planted", "--trust")
     outputs = [planted.call(*deploy, "--plan", "--json"), planted.call(*deploy)]
@@ -244,6 +247,7 @@ def test_local_deployment_has_no_secret(planted: Planted) -> None:
 
 
 @pytest.mark.slow
+@DEPLOYED
 @pytest.mark.xdist_group("sagemaker")
 def test_requests_to_sagemaker_have_no_secret(
     planted: Planted, account: Account, monkeypatch: pytest.MonkeyPatch

@@ -11,7 +11,10 @@ from pathlib import Path
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
-    ["likewise.cli.app", "boto3", "likewise.batch.s3", "likewise.batch", "mlflow.pyfunc", "pandas", "pyarrow.parquet"]
+    [
+        *("likewise.cli.app", "boto3", "likewise.batch.s3", "likewise.batch", "mlflow.pyfunc", "pandas"),
+        *("pyarrow.parquet", "tests.support.batch.kill_points"),
+    ]
 )
 
 

@@ -127,7 +127,7 @@ def test_example_is_passed_as_plain_mlflow_does(logged: tuple[str, bool, Path]) 
 
 async def _served(bundle: api.Bundle, body: bytes) -> tuple[int, int, str]:
     """The statuses of a server's readiness, which includes its warm-up on the example, and of the same request."""
-    async with client_of(bundle_app(bundle, bundle.spec(), ServerOptions(port=0))) as client:
+    async with client_of(bundle_app(bundle, bundle.spec(), ServerOptions(port=0, in_process=True))) as client:
         ready = await client.get("/ready")
         response = await client.post("/invocations", content=body, headers={"content-type": "application/json"})
         return ready.status_code, response.status_code, response.text
@@ -149,7 +149,7 @@ def test_columns_that_are_named_by_numbers_reach_the_model_from_every_form(plain
     ]
 
     async def answers(bundle: api.Bundle) -> list[Any]:
-        async with client_of(bundle_app(bundle, bundle.spec(), ServerOptions(port=0))) as client:
+        async with client_of(bundle_app(bundle, bundle.spec(), ServerOptions(port=0, in_process=True))) as client:
             responses = [await client.post("/invocations", json=body) for body in bodies]
             csv = "0,1,2\n" + "\n".join(",".join(map(str, row)) for row in FLOATS.tolist())
             responses.append(await client.post("/invocations", content=csv, headers={"content-type": "text/csv"}))

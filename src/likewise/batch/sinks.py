@@ -184,14 +184,15 @@ class Output:
             check(self.staging)
             if not restart:
                 journal = Journal(self.staging)
-                if published := self._published(journal):
-                    drop(self.staging)
-                restart = journal.replaces and not published
+                resumes = journal.exists and not self._published(journal)
+                if not resumes and not (self.staging / EARLIER).exists():
+                    drop(self.staging)  # left by a job that was killed before its start or after its end
+                restart = journal.replaces and resumes
         self.layout.check_existing(restart)
 
     def _published(self, journal: Journal) -> bool:
         """Whether the job in the staging folder was killed just after it gave the output its final name."""
-        if not journal.exists or any(self._folder.glob("part-*")) or any(self.staging.glob("part-*")):
+        if any(self._folder.glob("part-*")) or any(self.staging.glob("part-*")):
             return False
         return journal.state.part >= 0 or not self._folder.exists()
 

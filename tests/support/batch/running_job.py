@@ -46,14 +46,10 @@ class RunningJob:
             self.kill()
 
     @property
-    def chunks(self) -> dict[str, int]:
-        """The names of the chunks with results, each with its file's inode number; 0 for those in the output."""
-        inodes = dict.fromkeys(chunks_in_output(self._staging), 0)
-        for path in (self._staging / "scored").glob("*/*"):
-            with suppress(FileNotFoundError):  # the job has just finished
-                if path.suffix != ".tmp":
-                    inodes[f"{path.parent.name}/{path.name}"] = path.stat().st_ino
-        return inodes
+    def chunks(self) -> set[str]:
+        """The names of the chunks with results."""
+        waiting = (path for path in (self._staging / "scored").glob("*/*") if path.suffix != ".tmp")
+        return {f"{path.parent.name}/{path.name}" for path in waiting} | set(chunks_in_output(self._staging))
 
     def until(self, condition: Callable[[], Value]) -> Value:
         """The value of `condition` when it becomes true; the job must not exit before."""
@@ -77,11 +73,6 @@ class RunningJob:
         assert code == 0, f"exit code {code}: {self._log.read_text(errors='replace')[-3000:]}"
         report: dict[str, Any] = json.loads(self._out.read_bytes())
         return report
-
-
-def rewritten(before: Mapping[str, int], now: Mapping[str, int]) -> set[str]:
-    """The chunks that had a result before and got another one.  before, now: `RunningJob.chunks`."""
-    return {name for name, file in now.items() if file and before.get(name, file) != file}
 
 
 def chunks_in_output(staging: Path) -> list[str]:

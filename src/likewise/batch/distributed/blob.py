@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import uuid
 import zlib
 from collections.abc import Mapping
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
 from likewise.core.private_files import open_file
 
 CHECK = "bytes"  # in the header: length and CRC-32 of each body
+
+
+class CorruptError(OSError):
+    """The bytes of a file are not those that were written."""
 
 
 def write(path: Path, header: Mapping[str, object], *bodies: bytes) -> None:
@@ -44,11 +50,16 @@ def header(path: Path) -> dict[str, Any] | None:
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[bytes]]:
-    """Header and bodies; OSError if the file cannot be read. One with other bytes than were written is removed."""
+    """Header and bodies; CorruptError if they are not those that were written, another OSError if reading fails."""
     with open_file(path, "rb") as stream:
-        fields: dict[str, Any] = json.loads(stream.readline())
-        bodies = [stream.read(length) for length, _ in fields[CHECK]]
-    if [[len(body), zlib.crc32(body)] for body in bodies] != fields[CHECK]:
-        path.unlink(missing_ok=True)  # so that the next run writes it again
-        raise OSError(5, "the file is corrupt: its checksums do not match", str(path))
+        line, rest = stream.readline(), stream.read()
+    try:
+        fields: dict[str, Any] = json.loads(line)
+        ends = list(accumulate(length for length, _ in fields[CHECK]))
+        bodies = [rest[start:end] for start, end in pairwise([0, *ends])]
+        intact = [[len(body), zlib.crc32(body)] for body in bodies] == fields[CHECK]
+    except (ValueError, KeyError, TypeError):
+        intact = False
+    if not intact:
+        raise CorruptError(errno.EIO, "the file is corrupt: its checksums do not match", str(path))
     return fields, bodies

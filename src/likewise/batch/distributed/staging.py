@@ -77,8 +77,16 @@ class Staging:
         return None if header is None else _counts(header)
 
     def load(self, chunk: ChunkFile) -> Scored:
-        """The results of a chunk; OSError if they cannot be read, OutputRefused if they do not have all of its rows."""
-        header, (data, bad) = blob.read(self.scored / chunk.name)
+        """The results of a chunk; OSError if they cannot be read, OutputRefused if they do not have all of its rows.
+
+        Corrupt ones are deleted, so that the next run scores the chunk again.
+        """
+        path = self.scored / chunk.name
+        try:
+            header, (data, bad) = blob.read(path)
+        except blob.CorruptError:
+            path.unlink(missing_ok=True)
+            raise
         counts, entries = _counts(header), [json.loads(line) for line in bad.splitlines()]
         if counts.rows != chunk.rows or counts.ok + len(entries) != chunk.rows:
             raise OutputRefused(

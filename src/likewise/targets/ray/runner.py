@@ -10,7 +10,7 @@ from likewise.batch.distributed.run import model_of
 from likewise.batch.distributed.run import run as run_on
 from likewise.batch.job import JobReport, ScoreJob
 from likewise.batch.sources import open_files
-from likewise.core.errors import EngineUnavailable, LikewiseError, TargetUnavailable, WrongUsage
+from likewise.core.errors import EngineUnavailable, TargetUnavailable, WrongUsage
 from likewise.core.extras import need
 from likewise.core.option_fields import nearest
 from likewise.targets.ray.agent import HOW_TO_START, connect
@@ -42,10 +42,8 @@ def run(job: ScoreJob) -> JobReport:
 
     try:
         return run_on(job, lambda: open_files(job), place)
-    except (LikewiseError, OSError):
-        raise
     except Exception as error:
-        if not type(error).__module__.startswith("ray."):
+        if not type(error).__module__.startswith("ray."):  # Ray's timeout is also an OSError
             raise
         raise EngineUnavailable(
             f"Ray failed: {str(error)[:500]}", remedy="run the same command again when the cluster works"

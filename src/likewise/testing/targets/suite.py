@@ -334,9 +334,8 @@ class TargetSuite:
     def test_interrupted_creation_is_listed_as_unfinished_and_can_be_deleted(
         self, target: TargetUnderTest, deployer: Deployer, one: Path
     ) -> None:
-        """Killed before each of its steps in turn and before the receipt is written."""
         before = target.left()
-        deployer.kill_before_each_step("create", "unfinished", one)
+        deployer.kill_before(RECEIPT, "create", "unfinished", one)
         states = {each.name: each.state for each in deployments.listed()}
         assert states["unfinished"] == "create unfinished"
         with pytest.raises(NotDeployed, match="unfinished") as refused:
