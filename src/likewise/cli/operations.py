@@ -105,7 +105,7 @@ def logs(
 
 
 def history(name: Name, to: To = None, *, screen: Screen) -> None:
-    """Show the revisions of a deployment, the newest last: when, what changed, and whether it was rolled back.
+    """Show the revisions of a deployment, the newest last: when, who, what changed, and whether it was rolled back.
 
     The option --revision of `likewise update` returns to one of them.
     """
@@ -115,10 +115,10 @@ def history(name: Name, to: To = None, *, screen: Screen) -> None:
         return
     current = max((each.number for each in revisions if each.outcome == DEPLOYED), default=0)
     rows = [
-        (str(each.number), each.at, each.outcome + ", current" * (each.number == current), _change(each))
+        (str(each.number), each.at, each.user, each.outcome + ", current" * (each.number == current), _change(each))
         for each in revisions
     ]
-    screen.table(f"Revisions of {name}", ("revision", "time", "outcome", "change"), rows)
+    screen.table(f"Revisions of {name}", ("revision", "time", "user", "outcome", "change"), rows)
 
 
 def _age(seconds: float | None) -> str:
