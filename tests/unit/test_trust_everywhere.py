@@ -215,7 +215,7 @@ def test_existing_bundle_is_not_trusted_because_of_the_models_uri(
         likewise.bundle("models:/team/1", bundle).predict(FRAME)
 
 
-def test_building_with_trust_tells_that_it_holds_for_one_command(
+def test_building_with_trust_states_that_it_holds_for_one_command(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened = open_bundle(bundle)

@@ -23,7 +23,7 @@ ModelArgument = Annotated[
         complete=completion.model,
     ),
 ]
-TRUST = "Allow the model's own Python code to run in this command."
+TRUST = "Allow the model's own Python code to run."
 ALLOW_VERSIONS = "Run the model although its library has another major version here than where it was logged."
 ENV = "Run in an environment with the versions that the model was logged with, which is created once and kept."
 TrustFlag = Annotated[bool, flag("--trust", TRUST)]

@@ -64,7 +64,9 @@ def list_(
     if not listed:
         screen.note("no deployments; create one with: likewise deploy MODEL --to TARGET --name NAME")
         return
-    screen.table("Deployments", list(LISTED), [[cell(each) for cell in LISTED.values()] for each in listed], whole=len(LISTED))
+    screen.table(
+        "Deployments", list(LISTED), [[cell(each) for cell in LISTED.values()] for each in listed], whole=len(LISTED)
+    )
     for each in listed:
         if each.remedy:
             screen.note(f"{each.name} on {each.target}: {each.state}: {each.remedy}")

@@ -13,7 +13,6 @@ from typing import ClassVar
 
 from likewise.core.uris import redacted
 
-
 _ARGUMENTS = (
     (re.compile(r"--trust(?![\w-])"), "trust=True"),
     (re.compile(r"--allow-versions(?![\w-])"), "allow_versions=True"),

@@ -53,7 +53,7 @@ def check_exact(data: Any, signature: Signature) -> None:
 
 
 def explain(data: Any, signature: Signature) -> None:
-    """Raise RowRefused for required columns that are missing, or for the first value that does not fit the signature."""
+    """Raise RowRefused for missing required columns, or else for the first value that does not fit."""
     names = getattr(data, "columns", data if isinstance(data, Mapping) else None)
     if names is not None:
         _check_columns([str(name) for name in names], signature)

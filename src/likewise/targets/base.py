@@ -34,7 +34,8 @@ JsonValue = Any  # a value that JSON can represent: plans and receipts are store
 Outputs = Mapping[str, JsonValue]
 Verb = Literal["create", "update", "delete"]
 DeploymentState = Literal["ready", "starting", "restarting", "updating", "degraded", "failing", "gone"]
-"""failing: not serving. restarting: its process has ended and is being started again. degraded: serving, with fewer replicas than configured. gone: it no longer exists."""
+"""failing: not serving. restarting: its process has ended and is being started again. degraded: serving, with fewer
+replicas than configured. gone: it no longer exists."""
 
 
 @dataclass(frozen=True, slots=True)

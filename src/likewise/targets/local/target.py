@@ -128,7 +128,8 @@ class LocalTarget:
         serving = served(deployment.url, "/ready") if reported["service_pid"] else None
         state, about = reported["state"], " | ".join(reported["problem"].splitlines())
         if state == "ready" and serving is None:
-            state, about = "failing", f"the service is running but not ready{refusal(deployment.url, '/ready')}; see its log"
+            why = refusal(deployment.url, "/ready")
+            state, about = "failing", f"the service is running but not ready{why}; see its log"
         details = {key: reported[key] for key in ("pid", "service_pid", "restarts", "uptime_s", "supervised_s")}
         return Status(state, deployment.url, about, {**details, "log": str(folder.log)}, *(serving or ()))
 
