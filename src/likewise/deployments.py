@@ -151,7 +151,7 @@ def status(name: str, *, to: str | None = None, traffic: bool = True) -> tuple[R
     """
     receipt, target = _live(name, to)
     current = target.status(receipt)
-    if traffic and isinstance(target, ReportsTraffic) and current.state not in ("failing", "gone"):
+    if traffic and isinstance(target, ReportsTraffic) and current.state not in ("restarting", "failing", "gone"):
         try:
             current = replace(current, traffic=target.traffic(receipt))
         except LikewiseError as error:

@@ -69,6 +69,13 @@ def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+def worker_processes(data: Path) -> list[int]:
+    """The worker processes of the services in the user's data folder."""
+    all_pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+    pids = [pid for pid in all_pids if environment_of(pid).get("LIKEWISE_DATA_HOME") == str(data)]
+    return [pid for pid in pids if alive(pid) and "likewise.workers.child" in command_of(pid)]
+
+
 def test_five_updates_under_load_fail_no_request(data: Path, models: dict[str, Path]) -> None:
     url = deploy(models["1"]).output("url")
     with Callers(url) as load:
@@ -125,7 +132,8 @@ def test_killed_service_is_restarted_while_its_clients_wait(data: Path, models: 
     deploy(models["1"])
     pid = status().details["service_pid"]
     kill(pid)
-    until(lambda: not Path(f"/proc/{pid}/cmdline").exists())
+    until(lambda: status().state == "restarting")
+    assert status().about == "the service was killed by SIGKILL"
     assert predict() == "1:A"  # the client waited; its connection was not refused
     now = status()
     assert (now.state, now.details["restarts"]) == ("ready", 1)
@@ -143,6 +151,25 @@ def test_failed_restart_is_reported_and_retried(data: Path, tmp_path: Path) -> N
     flag.unlink()
     until(lambda: status().state == "ready")
     assert predict() == "f:A"
+
+
+def test_status_has_the_cause_of_failing_rows_and_of_workers_that_do_not_start(data: Path, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    loading = f"assert not os.path.exists({str(flag)!r}), 'the flag exists'"
+    bundle = upper_bundle(tmp_path / "b", "b:", loading=loading, predicting="{'a': 1}[text]")
+    deploy(bundle, workers="1")
+    assert predict() == "b:A"
+    response = deployments.predict("one", b'{"inputs": ["a secret"]}')
+    assert response.status == 422
+    traffic = status().traffic
+    assert traffic is not None
+    assert str(traffic.last_failure).startswith("the model raised KeyError, at 20")
+    flag.touch()
+    for _ in range(2):  # the first one's replacement may have loaded before the flag existed
+        for pid in worker_processes(data):
+            kill(pid)
+    until(lambda: "the flag exists" in status().about)
+    assert status().about.startswith("the service is running but not ready: no worker can run the model at present: ")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -302,16 +329,11 @@ def test_token_file_is_required_of_clients_and_used_by_predict(
 
 
 def test_worker_processes_exit_with_a_killed_supervisor(data: Path, models: dict[str, Path]) -> None:
-    def workers() -> list[int]:
-        all_pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-        pids = [pid for pid in all_pids if environment_of(pid).get("LIKEWISE_DATA_HOME") == str(data)]
-        return [pid for pid in pids if alive(pid) and "likewise.workers.child" in command_of(pid)]
-
     receipt = deploy(models["1"], workers="1")
     assert predict() == "1:A"
-    assert len(workers()) == 1
+    assert len(worker_processes(data)) == 1
     kill(receipt.output("pid"))
-    until(lambda: workers() == [])
+    until(lambda: worker_processes(data) == [])
 
 
 def test_command_killed_while_waiting_for_the_service_can_be_run_again(data: Path, tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from tests.support.models import save_code, seal
 
 from likewise import api
 from likewise.core.engine import Engine
-from likewise.core.errors import CodeNotTrusted
+from likewise.core.errors import CodeNotTrusted, RowRefused
 from likewise.pipeline import Pipeline
 from likewise.pipeline.model import PipelineModel
+from likewise.testing.models import pyfunc_bundle
 
 CODE = """
 import mlflow
@@ -50,6 +51,15 @@ def test_trust_applies_to_a_single_call(code: Path) -> None:
     with pytest.raises(CodeNotTrusted):
         api.open_bundle(code).predict(frame)
     trusted.close()
+
+
+@pytest.mark.parametrize("kind", ["compiled", "code"])
+@pytest.mark.parametrize("data", [pd.DataFrame({"other": ["a"]}), {"other": ["a"]}])
+def test_missing_column_is_named(folder: Path, tmp_path: Path, kind: str, data: object) -> None:
+    bundle = folder if kind == "compiled" else pyfunc_bundle(tmp_path / "pyfunc", "")
+    with api.open_bundle(bundle, trust=True) as opened, pytest.raises(RowRefused) as refused:
+        opened.predict(data)
+    assert refused.value.cause == "the input lacks the column 'text'; it has: other"
 
 
 def test_concurrent_calls_load_one_engine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

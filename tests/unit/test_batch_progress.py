@@ -27,6 +27,12 @@ def test_runner_status_is_shown() -> None:
     assert text == "4,000 rows, 620 rows/s, 900 from earlier runs, 2 executors, 3 of 12 tasks, 0:00:06 left"
 
 
+def test_the_model_is_loading_until_the_first_rows_of_this_run_are_complete() -> None:
+    loading = replace(START, rows=900, total=9000, status="2 executors")
+    assert loading.describe(loading) == "900/9,000 rows, loading the model, 900 from earlier runs, 2 executors"
+    assert "0 rows/s" in replace(loading, rows=9000, resumed=9000, fraction=1.0).describe(loading)
+
+
 def test_known_total_is_shown() -> None:
     half = Progress(rows=5, total=10, fraction=0.5, tokens=1, seconds=0.0)
     assert half.describe(half) == "5/10 rows, 0 rows/s"

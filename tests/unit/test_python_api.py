@@ -74,6 +74,22 @@ def test_traceback_has_the_remedy(copied: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("flags", "arguments"),
+    [
+        ("add --trust, or run: likewise trust X", "add trust=True, or run: likewise trust X"),
+        ("use --env; or --allow-versions", "use --env; or allow_versions=True"),
+        ("add --reference models:/a/1, or --trust", "add references=['models:/a/1'], or trust=True"),
+        ("bundle again with --reference runs:/0/m", "bundle again with references=['runs:/0/m']"),
+        ("replace it with --restart", "replace it with options=ScoreOptions(restart=True)"),
+        ("--trusted-host --restarts", "--trusted-host --restarts"),
+    ],
+)
+def test_remedies_in_tracebacks_name_arguments_in_place_of_flags(flags: str, arguments: str) -> None:
+    error = WrongUsage("the cause", remedy=flags)
+    assert (error.remedy, error.__notes__) == (flags, [f"remedy: {arguments}"])
+
+
+@pytest.mark.parametrize(
     "table",
     [
         pd.DataFrame({"text": TEXTS}, index=range(5, 5 + len(TEXTS))),

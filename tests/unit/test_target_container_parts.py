@@ -210,6 +210,8 @@ def test_state_is_derived_from_the_containers(engine: FakeEngine) -> None:
     both = _container("version"), _container("version", name="other")
     assert status_of(program, DeploymentContainers(listener, both)).state == "updating"
     assert status_of(program, DeploymentContainers(listener, (_container("version"),))).state == "starting"
+    again = _container("version", restarts=1)
+    assert status_of(program, DeploymentContainers(listener, (again,))).state == "restarting"
     assert receipt_of("container", "n", DeploymentContainers(listener, ())) is None
 
 

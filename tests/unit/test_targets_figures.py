@@ -34,9 +34,14 @@ def test_figures_of_several_replicas_are_summed_and_only_inference_counts() -> N
         for route, status in (("/invocations", 200), ("/v2/models/{model}/infer", 500), ("/ready", 503)):
             metrics.completed(route, status, 0.004)
         metrics.completed("/invocations", 422, 20.0)
+        metrics.failed("the first cause")
+        metrics.failed("the worker process 12 was killed by SIGSEGV")
         pages.append(metrics.exposition("", worker_bytes=1e9)[0].decode())
     traffic = traffic_of(pages)
     assert (traffic.requests, traffic.errors, traffic.refused, traffic.replicas) == (6, 2, 2, 2)
+    assert traffic.last_failure is not None
+    assert traffic.last_failure.startswith("the worker process was killed by SIGSEGV, at 20")
+    assert pages[0].count("likewise_last_failure_seconds{") == 1
     assert traffic.memory_bytes is not None
     assert traffic.memory_bytes > 2e9
     assert traffic.p50_ms is not None

@@ -22,10 +22,13 @@ from likewise.batch import ScoreOptions
 from likewise.bundles import trust
 from likewise.bundles.format import MANIFEST, EngineEntry, Manifest, ModelSource, load_manifest
 from likewise.bundles.open import open_bundle, write_manifest
+from likewise.cli import models
+from likewise.cli.screen import Screen
 from likewise.container.serve import main as container
 from likewise.core.digests import sha256_json
 from likewise.core.errors import CodeNotTrusted, EngineUnavailable, LikewiseError
 from likewise.core.spec import ModelSpec
+from likewise.engine.engine_options import CompileOptions
 from likewise.engine.load import open_engine
 from likewise.images.build import build_image
 from likewise.mlflow_plugins.client import run_local
@@ -210,6 +213,17 @@ def test_existing_bundle_is_not_trusted_because_of_the_models_uri(
     trust.remember("models:/team/")
     with pytest.raises(CodeNotTrusted):
         likewise.bundle("models:/team/1", bundle).predict(FRAME)
+
+
+def test_building_with_trust_states_that_it_holds_for_one_command(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = open_bundle(bundle)
+    monkeypatch.setattr("likewise.builder.bundle.build_bundle", lambda *_, **__: opened)
+    for expected in (1, 0):
+        models.bundle("models:/team/1", bundle, compiling=CompileOptions(), trust=True, screen=Screen())
+        assert capsys.readouterr().err.count(f"likewise trust {opened.build}") == expected
+        trust.remember(opened.build)
 
 
 def test_a_bundle_does_not_control_the_terminal(tmp_path: Path) -> None:

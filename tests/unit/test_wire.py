@@ -301,11 +301,11 @@ def test_the_error_for_wrong_params_names_them(params: object) -> None:
         (b'{"dataframe_split": {"columns": ["text", "text"], "data": []}}', "duplicate column 'text'"),
         (b'{"dataframe_records": {}}', "dataframe_records: expected a list"),
         (b'{"dataframe_records": [{"text": "a"}, 1]}', "dataframe_records, row 1"),
-        (b'{"dataframe_records": []}', "'text' is missing"),
         (b'{"dataframe_records": [{"txet": "a"}]}', "'text' is missing; sent: 'txet'"),
+        (b'{"dataframe_records": []}', "there are no rows"),
         (b'{"inputs": 5}', "inputs: expected rows or columns"),
         (b'{"inputs": {"text": ["a"], "b": ["a", "b"]}}', "differ in length"),
-        (b"[]", "'text' is missing"),
+        (b"[]", "there are no rows"),
         (b"[1]", "row 0"),
     ],
 )

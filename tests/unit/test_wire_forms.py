@@ -29,6 +29,7 @@ def signature(*inputs: dict[str, object], params: list[dict[str, object]] | None
 
 TEXT = signature({"type": "string", "name": "text"})
 TWO = signature({"type": "string", "name": "a"}, {"type": "long", "name": "b", "required": False})
+BOTH = signature({"type": "string", "name": "a"}, {"type": "string", "name": "b"})
 PROMPT = signature(
     {"type": "string", "name": "prompt"}, params=[{"name": "top", "type": "long", "default": 3, "shape": None}]
 )
@@ -105,6 +106,13 @@ def test_a_document_without_a_required_column_is_rejected() -> None:
         decode(body({"messages": []}), None, TEXT)
     with pytest.raises(BadRequest, match=r"params\.top"):
         decode(body({"prompt": "hi", "top": "many"}), None, PROMPT)
+
+
+@pytest.mark.parametrize("form", [b'{"inputs": []}', b'{"instances": []}', b"[]"])
+def test_a_request_without_rows_for_several_columns_is_answered_with_what_to_send(form: bytes) -> None:
+    with pytest.raises(BadRequest, match="there are no rows, and no column names") as refused:
+        decode(form, None, BOTH)
+    assert '{"dataframe_records": [{"a": …, "b": …}]}' in refused.value.remedy
 
 
 def test_without_a_signature_the_model_gets_the_original_value() -> None:

@@ -40,10 +40,14 @@ class Progress:
     status: str = ""
 
     def describe(self, first: Progress) -> str:
-        """Rows, rows/s of this run, duplicates, the runner's status, and the time left at the pace since `first`."""
+        """Rows, rows/s of this run, duplicates, the runner's status, and the time left at the pace since `first`.
+
+        Until the first rows of this run are complete, `loading the model` takes the place of the rate.
+        """
         rate = (self.rows - self.resumed) / self.seconds if self.seconds else 0.0
+        pace = f"{rate:,.0f} rows/s" if self.rows > self.resumed or self.fraction >= 1 else "loading the model"
         total = f"/{self.total:,}" if self.total is not None else ""
-        parts = [f"{self.rows:,}{total} rows", f"{rate:,.0f} rows/s"]
+        parts = [f"{self.rows:,}{total} rows", pace]
         if self.duplicates:
             parts.append(f"{self.duplicates:,} duplicates")
         if self.resumed:
@@ -51,8 +55,8 @@ class Progress:
         if self.status:
             parts.append(self.status)
         if self.fraction > first.fraction:
-            pace = (self.seconds - first.seconds) / (self.fraction - first.fraction)
-            parts.append(f"{timedelta(seconds=round((1 - self.fraction) * pace))} left")
+            left = (1 - self.fraction) * (self.seconds - first.seconds) / (self.fraction - first.fraction)
+            parts.append(f"{timedelta(seconds=round(left))} left")
         return ", ".join(parts)
 
 

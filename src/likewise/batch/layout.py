@@ -112,7 +112,7 @@ class Layout:
         if data.exists() and existing and not restart:
             raise OutputRefused(
                 f"{data} already exists",
-                remedy="choose another OUTPUT, or replace it with --restart (in Python, ScoreOptions(restart=True))",
+                remedy="choose another OUTPUT, or replace it with --restart",
             )
 
     def publish(self, folder: Path, part: str) -> None:

@@ -24,6 +24,7 @@ from likewise.bundles.references import local_path, lookup, normal, spelled
 from likewise.bundles.trust import STORELESS, Trust
 from likewise.core.errors import CodeNotTrusted, LikewiseError, ModelNotFound, StoreUnreachable
 from likewise.core.extras import need
+from likewise.core.unpack import keep
 from likewise.core.uris import redacted, without_secrets
 from likewise.engine.child import OnFraction
 from likewise.engine.code_free import known_why_code
@@ -92,6 +93,7 @@ def cached_bundle(uri: str, *, trust: Trust, allow_versions: bool = False, repor
 
     The model and everything that it opens are fetched each time, because an alias or stage may have moved. A bundle
     with the same digest is not verified again, and an unchanged model with unchanged references is not traced again.
+    It stays in the cache until this process exits; after that it may be evicted, see `core.unpack`.
     """
     cache = cache_folder("bundles")
     with staging(cache / "new") as stage:
@@ -99,12 +101,15 @@ def cached_bundle(uri: str, *, trust: Trust, allow_versions: bool = False, repor
         draft.fill(known=_cached_manifests(cache))
         sealed = draft.seal()
         for digest in (sealed.digest, draft.unmerged.digest):
-            if (found := draft.found(cache / digest.replace(":", "-"))) is not None:
+            folder = cache / digest.replace(":", "-")
+            if (found := draft.found(folder)) is not None and keep(folder):
                 return draft.with_source(found)
         draft.compile(sealed)
         proved = draft.prove()
         target = cache / proved.digest.replace(":", "-")
-        return draft.with_source(publish(stage / "bundle", target, proved.digest))
+        published = publish(stage / "bundle", target, proved.digest)
+        keep(target, new=True)
+        return draft.with_source(published)
 
 
 def trusts(bundle: Bundle, uri: str, trust: Trust) -> bool:

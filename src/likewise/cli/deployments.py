@@ -161,7 +161,8 @@ def predict(
 ) -> None:
     """Send a request to a deployment, in any format that its `/invocations` endpoint accepts.
 
-    Prints the response unchanged; on a terminal without --json, as a table with one line per row.
+    Prints the response unchanged; on a terminal without --json, as a table with one line per row, in
+    which texts are shortened if they do not fit.
     """
     body, content_type = _request(source)
     response = deployments.predict(name, body, content_type, to=to, later_s=timeout if later else None)
@@ -170,7 +171,7 @@ def predict(
         text = response.body.decode(errors="replace").rstrip("\n")
         table = unfolded(text) if screen.out.is_terminal and not screen.as_json else None
         if table is not None:
-            screen.table("", *table)
+            screen.table("", *table, whole=1)
         else:
             stdout().write(text + "\n")
     if failed:

@@ -18,6 +18,10 @@ def doctor(screen: Screen) -> None:
     else:
         marks = {"ok": "✓", "missing": "–", "broken": "✗"}
         rows = [(f"{marks[f.state]} {f.name}", f.found, f.remedy) for f in findings]
-        screen.table("This machine", ("", "found", "how to fix"), rows)
+        if screen.out.is_terminal:  # a third column would leave too little width
+            lines = [(name, f"{found}\n→ {remedy}" if remedy else found) for name, found, remedy in rows]
+            screen.table("This machine", ("", "found, and → how to fix it"), lines)
+        else:
+            screen.table("This machine", ("", "found", "how to fix"), rows)
     if any(f.state == "broken" for f in findings):
         raise typer.Exit(1)

@@ -15,6 +15,7 @@ from likewise.cli.screen import Screen
 from likewise.core.errors import WrongUsage
 from likewise.description import document, facts
 from likewise.engine.engine_options import CompileOptions
+from likewise.engine.kinds import runs_code
 
 
 def bundle(
@@ -58,6 +59,11 @@ def bundle(
             progress=screen.completed,
         )
     screen.result(document(created), "Bundle", _facts(created))
+    if trust and not trust_list.Trust().allows_bundle(created) and all(map(runs_code, created.manifest.engines)):
+        screen.note(
+            "--trust holds for one command: repeat it to run the bundle, or allow its code from now on with:",
+            command=f"likewise trust {created.build}",
+        )
 
 
 def inspect(

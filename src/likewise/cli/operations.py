@@ -29,10 +29,10 @@ LISTED: dict[str, Callable[[Listed], str]] = {
     "state": lambda each: each.state,
     "age": lambda each: _age(each.age_s),
     "url": lambda each: each.url,
+    "model": lambda each: each.model.source if each.model is not None else "",
     "engine": lambda each: each.engine,
     "target": lambda each: each.target,
     "costs": lambda each: str(each.receipt.shown().get("costs", "")) if each.receipt is not None else "",
-    "model": lambda each: each.model.source if each.model is not None else "",
     "bundle": lambda each: each.model.digest[:19] if each.model is not None else "",
 }
 """The columns of `list`, in the order in which they get the terminal's width."""
@@ -55,7 +55,7 @@ def list_(
     """List the deployments made from this machine, on all targets, their states, and the resources that incur costs.
 
     All targets are queried at the same time; a deployment is `unreachable` if its target does not respond in time.
-    On a terminal, columns that do not fit are left out; --json has everything.
+    On a terminal, columns are shortened or left out if they do not fit; --json has everything.
     """
     listed = deployments.listed(to, states=not no_state)
     if screen.as_json:
@@ -64,7 +64,9 @@ def list_(
     if not listed:
         screen.note("no deployments; create one with: likewise deploy MODEL --to TARGET --name NAME")
         return
-    screen.table("Deployments", list(LISTED), [[cell(each) for cell in LISTED.values()] for each in listed], fit=True)
+    screen.table(
+        "Deployments", list(LISTED), [[cell(each) for cell in LISTED.values()] for each in listed], whole=len(LISTED)
+    )
     for each in listed:
         if each.remedy:
             screen.note(f"{each.name} on {each.target}: {each.state}: {each.remedy}")
@@ -105,7 +107,7 @@ def logs(
 
 
 def history(name: Name, to: To = None, *, screen: Screen) -> None:
-    """Show the revisions of a deployment, the newest last: when, what changed, and whether it was rolled back.
+    """Show the revisions of a deployment, the newest last: when, who, what changed, and whether it was rolled back.
 
     The option --revision of `likewise update` returns to one of them.
     """
@@ -115,10 +117,10 @@ def history(name: Name, to: To = None, *, screen: Screen) -> None:
         return
     current = max((each.number for each in revisions if each.outcome == DEPLOYED), default=0)
     rows = [
-        (str(each.number), each.at, each.outcome + ", current" * (each.number == current), _change(each))
+        (str(each.number), each.at, each.user, each.outcome + ", current" * (each.number == current), _change(each))
         for each in revisions
     ]
-    screen.table(f"Revisions of {name}", ("revision", "time", "outcome", "change"), rows)
+    screen.table(f"Revisions of {name}", ("revision", "time", "user", "outcome", "change"), rows)
 
 
 def _age(seconds: float | None) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import orjson
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
@@ -22,7 +23,8 @@ from likewise.core.option_fields import option
 from likewise.core.stdout import stdout
 
 err = Console(stderr=True, highlight=False)
-WIDEST, PADDING = 32, 2  # characters that a column needs at most, and between columns
+WIDEST, NARROWEST, PADDING = 32, 8, 2  # characters of a whole and of a shortened column, and between columns
+SHOWN = 5  # names in a note
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -56,19 +58,25 @@ class Screen:
         stdout().write(orjson.dumps(document, option=orjson.OPT_INDENT_2, default=str).decode() + "\n")
         stdout().flush()
 
-    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, fit: bool = False) -> None:
+    def table(
+        self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, whole: int | None = None
+    ) -> None:
         """Print a table on a terminal, tab-separated lines in a pipe.
 
-        fit: each row takes one line on the terminal; columns that are empty or for which no width is left are omitted.
+        whole: if given, each row takes one line on the terminal: columns are shortened if necessary, last the first
+        `whole` ones; those for which no width is left are omitted, which a note reports, and so are empty ones.
         """
         rows = [[visible(cell) for cell in row] for row in rows]
         if not self.out.is_terminal:
-            for row in rows:
+            for row in (header, *rows) if any(header) else rows:
                 stdout().write("\t".join(cell.replace("\n", " ") for cell in row) + "\n")
             return
         header = [visible(name) for name in header]
-        if fit:
-            columns = _fitting(header, rows, self.out.width)
+        fit, widths, omitted = whole is not None, [], []
+        if whole is not None:
+            rows = [[" ".join(cell.split()) for cell in row] for row in rows]
+            columns = _fitting(header, rows, self.out.width, whole)
+            omitted = [name for at, name in enumerate(header) if at not in columns and any(row[at] for row in rows)]
             widths = list(columns.values())
             header, *rows = [[row[column] for column in columns] for row in (header, *rows)]
         table = Table(title=title, title_style="bold", title_justify="left", box=None, show_header=any(header))
@@ -87,6 +95,9 @@ class Screen:
         for row in rows:
             table.add_row(*(escape(cell) for cell in row))
         self.out.print(table)
+        if omitted:
+            more = f" and {len(omitted) - SHOWN} more" if len(omitted) > SHOWN else ""
+            self.note(f"columns that do not fit: {', '.join(omitted[:SHOWN])}{more}; --json has them")
 
     def options(self, title: str, options: Sequence[tuple[str, str, str]]) -> None:
         """Print the name, default and help text of each option."""
@@ -159,22 +170,25 @@ class _Left(ProgressColumn):
         return Text(f"{task.percentage:.0f} %{left}", style="progress.remaining")
 
 
-def _fitting(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> dict[int, int]:
-    """The columns that get what they need, at most WIDEST, of `width`, and their widths; the first ones are preferred.
+def _fitting(header: Sequence[str], rows: Sequence[Sequence[str]], width: int, whole: int) -> dict[int, int]:
+    """The columns that fit into `width`, and their widths; the first ones are preferred.
 
-    What is left goes to those that need more.
+    The first `whole` ones get all their characters, at most WIDEST, or what is left, the others only NARROWEST, until
+    less is left.  The rest is divided among those that need more.
     """
-    needed = [max(map(len, cells)) for cells in zip(header, *rows, strict=True)]
+    needed = [max(map(cell_len, cells)) for cells in zip(header, *rows, strict=True)]
     chosen: dict[int, int] = {}
     for column, most in enumerate(needed):
-        least = min(most, WIDEST)
+        least = min(most, WIDEST if column < whole else NARROWEST, width - PADDING)
         filled = not rows or any(row[column] for row in rows)
-        if filled and least + PADDING <= width:
+        if filled and least >= min(most, NARROWEST):
             chosen[column] = least
             width -= least + PADDING
-    for column, least in chosen.items():
-        chosen[column] = min(needed[column], least + width)
-        width -= chosen[column] - least
+    lacking = {column: needed[column] - least for column, least in chosen.items()}
+    for at, column in enumerate(sorted(lacking, key=lacking.__getitem__)):
+        more = min(lacking[column], width // (len(lacking) - at))
+        chosen[column] += more
+        width -= more
     return chosen
 
 

@@ -92,6 +92,11 @@ class ContainedEngine(Engine, Protocol):
         """Whether a process exists that can run the model."""
         ...
 
+    @property
+    def loss(self) -> str:
+        """How the last process ended, or why it did not load; empty if all have been running from the start."""
+        ...
+
     def fill(self) -> None:
         """Start the remaining processes, now that the first one is warm; returns at once."""
         ...

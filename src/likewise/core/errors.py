@@ -13,6 +13,14 @@ from typing import ClassVar
 
 from likewise.core.uris import redacted
 
+_ARGUMENTS = (
+    (re.compile(r"--trust(?![\w-])"), "trust=True"),
+    (re.compile(r"--allow-versions(?![\w-])"), "allow_versions=True"),
+    (re.compile(r"--restart(?![\w-])"), "options=ScoreOptions(restart=True)"),
+    (re.compile(r"--reference (\S+?)(?=,?(?:\s|$))"), r"references=['\1']"),
+)
+"""Flags of remedies, and the arguments of `bundle`, `deploy` and `score` that take their place in Python."""
+
 
 class LikewiseError(Exception):
     """An unexpected failure, for example a bug in Likewise.
@@ -47,7 +55,7 @@ class LikewiseError(Exception):
         self.cause = _printable(redacted(cause))
         self.remedy = _printable(redacted(remedy))
         super().__init__(self.cause)
-        self.add_note(f"remedy: {self.remedy}")  # for tracebacks
+        self.add_note(f"remedy: {_in_python(self.remedy)}")  # for tracebacks
 
     def __reduce__(self) -> tuple[object, ...]:
         return partial(type(self), remedy=self.remedy), (self.cause,), {"retry_after_s": self.retry_after_s}
@@ -60,6 +68,13 @@ class LikewiseError(Exception):
     def from_dict(document: Mapping[str, str]) -> LikewiseError:
         """Restore an error from the output of `as_dict`; the code selects the class."""
         return LikewiseError.kinds.get(document["code"], LikewiseError)(document["cause"], remedy=document["remedy"])
+
+
+def _in_python(remedy: str) -> str:
+    """`remedy` with the arguments of Python functions in place of the flags of commands."""
+    for flag, argument in _ARGUMENTS:
+        remedy = flag.sub(argument, remedy)
+    return remedy
 
 
 def _printable(text: str) -> str:

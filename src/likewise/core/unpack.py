@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-LIMIT = 16 << 30  # bytes of unpacked bundles and environments in a node's cache
+LIMIT = 16 << 30  # bytes in a cache of unpacked archives, and in that of bundles
 Fetch = Callable[[BinaryIO], None]
 
 
@@ -87,9 +87,7 @@ def unpacked(cache: Path, key: str, fetch: Fetch) -> Path:
     that were sent.  This process holds a shared lock until it exits, so the folder is not evicted while it is in use.
     Raises RuntimeError if another user may have written to the cache or to the folder.
     """
-    folder = cache / key
-    # stored in `sys`: a module that is pickled by value may exist several times in one process
-    locks: dict[Path, int] = sys.__dict__.setdefault("_likewise_held", {})
+    folder, locks = cache / key, _held()
     if folder in locks and folder.is_dir():
         return folder
     with contextlib.suppress(FileExistsError):
@@ -102,6 +100,28 @@ def unpacked(cache: Path, key: str, fetch: Fetch) -> Path:
             _acquire(folder, locks)
             _evict_oldest(cache, LIMIT)
     return folder
+
+
+def keep(folder: Path, *, new: bool = False) -> bool:
+    """Use a folder of a cache until this process exits: it is not evicted. False if it does not exist.
+
+    new: whether it has just been added; then the least recently used others are evicted, until LIMIT bytes remain.
+    """
+    try:
+        if not _acquire(folder, _held(), Path.lstat):
+            return False
+        if new:
+            with exclusive(folder.parent):
+                _evict_oldest(folder.parent, LIMIT)
+    except OSError:  # a file system without locks, on which nothing is evicted
+        return folder.is_dir()
+    return True
+
+
+def _held() -> dict[Path, int]:
+    """The locks of this process; in `sys`, since a module that is pickled by value may exist several times in it."""
+    held: dict[Path, int] = sys.__dict__.setdefault("_likewise_held", {})
+    return held
 
 
 def cache_folder(kind: str) -> Path:
@@ -135,11 +155,14 @@ def _require_private(folder: Path) -> None:
         )
 
 
-def _acquire(folder: Path, locks: dict[Path, int]) -> bool:
-    """Take the shared lock of a cache entry and mark it as just used; False if the entry does not exist."""
+def _acquire(folder: Path, locks: dict[Path, int], check: Callable[[Path], object] = _require_private) -> bool:
+    """Take the shared lock of a cache entry and mark it as just used; False if the entry does not exist.
+
+    check: called with the locked entry; FileNotFoundError if it does not exist.
+    """
     handle = _lock(folder, fcntl.LOCK_SH)
     try:
-        _require_private(folder)
+        check(folder)
     except FileNotFoundError:
         os.close(handle)
         return False

@@ -46,5 +46,8 @@ class Observer:
     def ended(self, reason: str) -> None:
         """A run had no results; reason: `timeout`, `death` (its process died), `overdue` (it cannot be ended)."""
 
+    def failed(self, cause: str) -> None:
+        """Items failed; cause: why, without any of their values."""
+
     def repeated(self, items: int) -> None:
         """Items of such a run are run again, one by one."""

@@ -130,7 +130,8 @@ class DataPlane:
         """Raise NotReady if no run can be started at present."""
         self.check_usable()
         if self._contained is not None and not self._contained.available:
-            raise NotReady("no worker can run the model at present", remedy="try again in a few seconds")
+            because = f": {loss}" if (loss := self._contained.loss) else ""
+            raise NotReady(f"no worker can run the model at present{because}", remedy="try again in a few seconds")
 
     def check_usable(self) -> None:
         """Raise NotReady if the runs of all slots exceed the run time-out and cannot be ended."""

@@ -53,9 +53,26 @@ def check_exact(data: Any, signature: Signature) -> None:
 
 
 def explain(data: Any, signature: Signature) -> None:
-    """Raise RowRefused for the first value that does not fit the signature, if one does not fit."""
+    """Raise RowRefused for missing required columns, or else for the first value that does not fit."""
+    names = getattr(data, "columns", data if isinstance(data, Mapping) else None)
+    if names is not None:
+        _check_columns([str(name) for name in names], signature)
     for column, field in _columns(data, signature):
         _cast(column, field)
+
+
+def missing_columns(missing: Sequence[str], columns: Sequence[str]) -> RowRefused:
+    """The error for an input with `columns` that lacks those in `missing`."""
+    return RowRefused(
+        f"the input lacks the column {', '.join(map(repr, missing))}; it has: {', '.join(columns) or 'none'}",
+        remedy="give every required column of the model's signature, as shown by: likewise inspect MODEL",
+    )
+
+
+def _check_columns(columns: Sequence[str], signature: Signature) -> None:
+    required = [field.name for field in signature.inputs or () if field.required and field.name is not None]
+    if missing := [name for name in required if name not in columns]:
+        raise missing_columns(missing, columns)
 
 
 def _columns(data: Any, signature: Signature) -> Iterator[tuple[Any, Field]]:
@@ -98,10 +115,14 @@ def _plain(pandas: Any, value: Any) -> Any:
 
 
 def table_of(data: Any, signature: Signature) -> Table:
-    """The rows of any input of `predict` for a model with named columns; RowRefused for a value that does not fit."""
+    """The rows of any input of `predict` for a model with named columns.
+
+    Raises RowRefused for a required column that is missing, and for a value that does not fit.
+    """
     frame = _frame(data, signature.columns or ())
     fields = {field.name: field for field in signature.inputs or ()}
     columns = [str(name) for name in frame.columns]
+    _check_columns(columns, signature)
     values = []
     for at, name in enumerate(columns):
         column = frame.iloc[:, at]

@@ -25,7 +25,7 @@ from likewise.core.signature import Signature
 from likewise.core.uris import redacted
 from likewise.engine.checkpoints import pads_left
 from likewise.engine.code_free import flavor_of, known_why_code
-from likewise.engine.frames import check_exact, explain, own_copy
+from likewise.engine.frames import check_exact, explain, missing_columns, own_copy
 from likewise.engine.kinds import EngineKind, ModelFacts
 from likewise.engine.model_code import model_code
 from likewise.engine.model_input import is_final, model_input, row_types
@@ -142,7 +142,7 @@ class PyfuncEngine:
     def _prepare(self, item: Item) -> Work | Failed:
         table = item.table if isinstance(item, Request) else Table(item.columns, [item.values])
         if table.columns is not None and table.sent is None and (missing := self._required.difference(table.columns)):
-            return Failed(_missing_columns(sorted(missing), table.columns))
+            return Failed(missing_columns(sorted(missing), table.columns))
         return Work(item_key(item).hex(), max(1, len(table)), item)
 
     def _groups(self, work: Sequence[Work]) -> list[list[int]]:
@@ -355,10 +355,3 @@ class _NoBytecode:
 
 
 no_bytecode = _NoBytecode()
-
-
-def _missing_columns(missing: Sequence[str], columns: Sequence[str]) -> RowRefused:
-    return RowRefused(
-        f"the input lacks the column {', '.join(map(repr, missing))}; it has: {', '.join(columns) or 'none'}",
-        remedy="send every required column of the model's signature, as shown by: likewise inspect MODEL",
-    )

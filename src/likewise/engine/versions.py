@@ -68,7 +68,7 @@ _MAJOR = re.compile(r"v?(?:(\d+)!)?(\d+)")
 SHOWN = 3  # other packages in a line
 PYTHON = "Python"
 ENV = "add --env to run it in an environment with its own versions"
-REMEDY = f"{ENV}; or --allow-versions (in Python: allow_versions=True) to run it with these"
+REMEDY = f"{ENV}; or --allow-versions to run it with these"
 
 Installed = Callable[[str], str | None]
 

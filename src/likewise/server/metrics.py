@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384)
 RATIO = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1.0)
 SHED, ENDED = ("deadline", "queue", "in_flight"), ("timeout", "death", "overdue")  # reasons
+PROCESS = re.compile(r"process \d+")  # in a cause; each id would be a new time series
 GAUGES = {
     "ready": "1 if the model is loaded and warm, and requests are accepted; else 0.",
     "queue_items": "Items waiting for the engine.",
@@ -59,6 +61,8 @@ class Metrics(Observer):
         self._poison = self._unlabelled(Counter, "poison_items", "Items on which the model raised an exception.")
         text = "Engine runs without results: ended at the run time-out, ended by a death, or not to be ended."
         self._ended = self._metric(Counter, "ended_runs", text, "reason")
+        text = "Time of the last failure of a row, in seconds since 1970, by its cause; earlier causes are removed."
+        self._last_failure = self._metric(Gauge, "last_failure_seconds", text, "cause")
         self._repeated = self._unlabelled(Counter, "repeated_items", "Items run again, because their run was ended.")
         self._shed = self._metric(Counter, "shed", "Requests rejected on arrival.", "reason")
         for metric, reasons in ((self._shed, SHED), (self._ended, ENDED)):
@@ -99,6 +103,10 @@ class Metrics(Observer):
 
     def ended(self, reason: str) -> None:
         self._ended.labels(bundle=self._bundle, reason=reason).inc()
+
+    def failed(self, cause: str) -> None:
+        self._last_failure.clear()
+        self._last_failure.labels(self._bundle, PROCESS.sub("process", cause)).set_to_current_time()
 
     def repeated(self, items: int) -> None:
         self._repeated.inc(items)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from likewise.core.engine import ContainedEngine, Engine, counters
-from likewise.core.errors import LikewiseError, ModelFailed, ModelRaised, NotReady
+from likewise.core.errors import LikewiseError, ModelCrashed, ModelFailed, ModelRaised, NotReady, RunTimeout, WorkerDied
 from likewise.core.memory import private_memory
 from likewise.core.results import Failed, Result
 from likewise.dataplane import DaemonThread, DataPlane, Observer, PlaneOptions, Timing
@@ -53,7 +53,7 @@ class ModelService:
         self.state = ServiceState.LOADING
         self._open_engine = open_engine
         self._options = options
-        self._observer = observer
+        self._observer = observer or Observer()
         self._engine: Engine | None = None
         self._plane: DataPlane | None = None
         self._row_wise = self._columns = False
@@ -209,13 +209,16 @@ class ModelService:
         return self.problem is not None or (not self._answered and len(self._failures) == FAILURES)
 
     def _note(self, error: LikewiseError, rows: int) -> None:
-        """Log the kind of the model's exception, but not its message, which may contain values of the row."""
+        """Count the failure, and log that the model raised; see `_without_values`."""
+        if not isinstance(error, (ModelRaised, RunTimeout, WorkerDied)):
+            return
+        cause = _without_values(error)
+        self._observer.failed(cause)
         if not isinstance(error, ModelRaised):
             return
         self._raised += rows
         if (now := time.monotonic()) - self._noted >= NOTE_S:
-            kind = error.cause.partition(":")[0]
-            logger.warning("%s, in %d requested rows since the last such line", kind, self._raised)
+            logger.warning("%s, in %d requested rows since the last such line", cause, self._raised)
             self._raised, self._noted = 0, now
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
@@ -242,6 +245,12 @@ class ModelService:
             logger.warning("the warm-up on the model's input example failed: %s", error.cause)
             return error
         return None
+
+
+def _without_values(error: LikewiseError) -> str:
+    """The cause in one line; of an exception only its kind, because its message may contain values of the row."""
+    raised = isinstance(error, ModelRaised) and not isinstance(error, ModelCrashed)
+    return error.cause.partition(":")[0] if raised else error.cause.partition("\n")[0]
 
 
 def _joined(rows: list[object]) -> object:

@@ -33,8 +33,9 @@ from likewise.core.spec import ModelSpec
 JsonValue = Any  # a value that JSON can represent: plans and receipts are stored as JSON
 Outputs = Mapping[str, JsonValue]
 Verb = Literal["create", "update", "delete"]
-DeploymentState = Literal["ready", "starting", "updating", "degraded", "failing", "gone"]
-"""failing: not serving. degraded: serving, with fewer replicas than configured. gone: it no longer exists."""
+DeploymentState = Literal["ready", "starting", "restarting", "updating", "degraded", "failing", "gone"]
+"""failing: not serving. restarting: its process has ended and is being started again. degraded: serving, with fewer
+replicas than configured. gone: it no longer exists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,8 @@ class Traffic:
 
     period: the time that the figures of requests cover, in words. errors: responses with a status of 500 or more,
     except 503; shed: with 503, because the service was overloaded or not ready; refused: with a status from 400 to 499.
-    failed_rows: rows on which the model raised an exception. p50_ms, p99_ms: response times, of which half and 99 % are
+    failed_rows: rows on which the model raised an exception. last_failure: why a row last failed, or a worker process
+    ended, and when; without any value of the row. p50_ms, p99_ms: response times, of which half and 99 % are
     at most so long. memory_bytes: of all replicas together. replicas: those that serve.
     """
 
@@ -176,6 +178,7 @@ class Traffic:
     shed: int | None = None
     refused: int | None = None
     failed_rows: int | None = None
+    last_failure: str | None = None
     p50_ms: float | None = None
     p99_ms: float | None = None
     memory_bytes: int | None = None

@@ -48,6 +48,7 @@ def _figures(traffic: Traffic) -> dict[str, str | None]:
         "shed": text(traffic.shed, "{:,}"),
         "refused": text(traffic.refused, "{:,}"),
         "failed rows": text(traffic.failed_rows, "{:,}"),
+        "last failure": traffic.last_failure,
         "p50": text(traffic.p50_ms, "{:,.4g} ms"),
         "p99": text(traffic.p99_ms, "{:,.4g} ms"),
         "memory": text(traffic.memory_bytes and traffic.memory_bytes / 1e6, "{:,.0f} MB"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 
 from likewise.targets.base import Traffic
 
@@ -17,6 +18,7 @@ def traffic_of(pages: Iterable[str]) -> Traffic:
     contains the quantile, so they are only as precise as the bucket; beyond the last limit they are that limit.
     """
     statuses, within, memory, replicas, failed = Counter[int](), Counter[float](), 0.0, 0, 0.0
+    failures: list[tuple[float, str]] = []
     for page in pages:
         replicas += 1
         for name, labels, value in _samples(page):
@@ -28,6 +30,8 @@ def traffic_of(pages: Iterable[str]) -> Traffic:
                 memory += value
             elif name == "likewise_poison_items_total":
                 failed += value
+            elif name == "likewise_last_failure_seconds":
+                failures.append((value, labels["cause"]))
     return Traffic(
         PERIOD,
         requests=statuses.total(),
@@ -35,6 +39,7 @@ def traffic_of(pages: Iterable[str]) -> Traffic:
         shed=statuses[503],
         refused=_between(statuses, 400, 499),
         failed_rows=int(failed),
+        last_failure=_last(failures),
         p50_ms=_milliseconds(within, 0.5),
         p99_ms=_milliseconds(within, 0.99),
         memory_bytes=int(memory) or None,
@@ -65,6 +70,14 @@ def _samples(page: str) -> Iterable[tuple[str, Mapping[str, str], float]]:
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
             yield sample.name, sample.labels, sample.value
+
+
+def _last(failures: Sequence[tuple[float, str]]) -> str | None:
+    """The cause of the last failure, and its time in UTC."""
+    if not failures:
+        return None
+    seconds, cause = max(failures)
+    return f"{cause}, at {datetime.fromtimestamp(seconds, UTC).isoformat(timespec='seconds')}"
 
 
 def _is_inference(labels: Mapping[str, str]) -> bool:

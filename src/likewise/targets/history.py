@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +23,7 @@ class Revision:
     """A version of a deployment.
 
     at: ISO 8601, UTC.  outcome: DEPLOYED or ROLLED_BACK.  cause: of a failure.  before: the model and options of the
-    revision that it replaced, None for the first.
+    revision that it replaced, None for the first.  user: who made the change, empty if that is not recorded.
     """
 
     number: int
@@ -31,6 +33,7 @@ class Revision:
     outcome: str = DEPLOYED
     cause: str = ""
     before: Mapping[str, JsonValue] | None = None
+    user: str = ""
 
     @property
     def changes(self) -> dict[str, JsonValue]:
@@ -45,7 +48,7 @@ class Revision:
 
     def as_dict(self) -> dict[str, JsonValue]:
         """The revision as JSON."""
-        names = ("number", "at", "outcome", "cause", "changes")
+        names = ("number", "at", "user", "outcome", "cause", "changes")
         document = {name: getattr(self, name) for name in names}
         return {**document, "model": self.model.as_dict(), "options": dict(self.options)}
 
@@ -60,7 +63,8 @@ def history_of(receipts: Receipts, receipt: Receipt) -> list[Revision]:
     for number, document in recorded:
         about = {name: document[name] for name in ("at", "outcome", "cause")}
         model = ModelSpec.from_dict(document["model"])
-        revisions.append(Revision(number, model=model, options=document["options"], before=current, **about))
+        about |= {"before": current, "user": document.get("user", "")}  # earlier versions recorded no user
+        revisions.append(Revision(number, model=model, options=document["options"], **about))
         if document["outcome"] == DEPLOYED:
             current = {"model": document["model"], "options": document["options"]}
     return revisions
@@ -77,11 +81,11 @@ def new_revisions(receipts: Receipts, plan: Plan, cause: str = "") -> list[dict[
     before = receipts.get(plan.target, plan.name)
     planned = {"model": plan.model.as_dict(), "options": dict(plan.options)}
     if before is None:
-        return [] if cause else [_document(planned, _now())]
+        return [] if cause else [_document(planned, _now(), user=_user())]
     first = [] if receipts.revisions(plan.target, plan.name) else [_document(before, before["updated"])]
     if not cause and all(before[key] == value for key, value in planned.items()):
         return first  # a repair
-    return [*first, _document(planned, _now(), cause)]
+    return [*first, _document(planned, _now(), cause, _user())]
 
 
 def former(
@@ -119,9 +123,17 @@ def _of_revision(receipts: Receipts, current: Receipt, number: int) -> tuple[Mod
     return model, revisions[number].options
 
 
-def _document(deployed: Mapping[str, Any], at: str, cause: str = "") -> dict[str, JsonValue]:
-    outcome = ROLLED_BACK if cause else DEPLOYED
-    return {"at": at, "outcome": outcome, "cause": cause, "model": deployed["model"], "options": deployed["options"]}
+def _document(deployed: Mapping[str, Any], at: str, cause: str = "", user: str = "") -> dict[str, JsonValue]:
+    about = {"at": at, "user": user, "outcome": ROLLED_BACK if cause else DEPLOYED, "cause": cause}
+    return {**about, "model": deployed["model"], "options": deployed["options"]}
+
+
+def _user() -> str:
+    """The name of the user of this process; its number if it has none, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # the latter before Python 3.13
+        return str(os.getuid())
 
 
 def _now() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 from collections.abc import Mapping
 from contextlib import closing
 from typing import NamedTuple
@@ -31,6 +32,15 @@ def served(url: str, path: str) -> Served | None:
     except (OSError, http.client.HTTPException):
         return None
     return served_by(headers) if status == 200 else None
+
+
+def refusal(url: str, path: str) -> str:
+    """`: ` and the first line of the message of the error response to `GET path`; empty without one."""
+    try:
+        _, _, body = _exchange(url, PROBE_TIMEOUT_S, "GET", path, None, {})
+        return f": {json.loads(body)['message'].splitlines()[0]}"
+    except (OSError, http.client.HTTPException, ValueError, TypeError, LookupError, AttributeError):
+        return ""
 
 
 def served_by(headers: http.client.HTTPMessage) -> Served:

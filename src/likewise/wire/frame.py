@@ -14,6 +14,7 @@ from likewise.core.signature import Field, Signature
 from likewise.core.tensors import shape_of
 from likewise.wire.jsontext import SHOWN, nearest, shown
 
+NAMED = 20  # columns in an error message
 _PLANS = 64  # maximum number of column orders that a fitter caches
 
 
@@ -110,9 +111,10 @@ class Fitter:
         return Table(tuple(typed), [tuple(typed.values())], Sent("inputs", typed))
 
     def _require(self, names: Container[str], frame: Frame) -> None:
-        for field in self._fields:
-            if field.required and field.name not in names:
-                raise _missing(str(field.name), frame)
+        required = [str(field.name) for field in self._fields if field.required]
+        for name in required:
+            if name not in names:
+                raise _missing(name, frame) if frame.names or frame.rows else _no_rows(required, frame.where)
 
     def _unnamed_tensor(self, frame: Frame) -> Table:
         field = self._fields[0]
@@ -213,13 +215,22 @@ def _no_duplicates(frame: Frame) -> None:
         raise BadRequest(f"{frame.where}: duplicate column {twice[:SHOWN]!r}", remedy="send each column once")
 
 
+def _no_rows(columns: Sequence[str], where: str) -> BadRequest:
+    more = ", …" if len(columns) > NAMED else ""
+    row = ", ".join(f'"{name[:SHOWN]}": …' for name in columns[:NAMED])
+    return BadRequest(
+        f"{where}: there are no rows, and no column names either",
+        remedy=f'send an object with the model\'s columns for each row: {{"dataframe_records": [{{{row}{more}}}]}}',
+    )
+
+
 def _missing(name: str, frame: Frame) -> BadRequest:
     if frame.names is None:
         return BadRequest(
             f"{frame.where}: the values have no column names, but the model takes several columns, including {name!r}",
             remedy="send dataframe_split or dataframe_records, which include column names",
         )
-    sent = ", ".join(repr(other[:SHOWN]) for other in frame.names[:20]) or "none"
+    sent = ", ".join(repr(other[:SHOWN]) for other in frame.names[:NAMED]) or "none"
     near = nearest(name, frame.names)
     return BadRequest(
         f"{frame.where}: the column {name!r} is missing; sent: {sent}",

@@ -37,7 +37,7 @@ class Fleet:
     """The workers of a pool.  All methods are thread-safe; `changed` guards the attributes.
 
     count: number of workers without the additional one.  live: workers that have loaded the engine.  restarts: number
-    of replacements started so far, including those that failed to load.
+    of replacements started so far, including those that failed to load.  loss: how the last one ended.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Fleet:
         self.count = count
         self.live = [first]
         self.restarts = 0
+        self.loss = ""
         self.closed = threading.Event()
         self._start = start
         self._ready = ready
@@ -251,6 +252,7 @@ class Fleet:
     def _report_loss(self, cause: str, backoff: Backoff, delay: float) -> None:
         if self.closed.is_set():
             return
+        self.loss = cause
         logger.warning("%s; starting another in %.1f s", cause, delay)
         if backoff.failures < self._options.load_attempts:
             return

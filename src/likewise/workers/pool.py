@@ -145,6 +145,11 @@ class WorkerPool:
         """Whether a worker is running whose call does not take long."""
         return self._free() > 0
 
+    @property
+    def loss(self) -> str:
+        """How the last worker ended, or why it did not load; empty if none did."""
+        return self._fleet.loss
+
     def fill(self) -> None:
         """Start the workers that are missing, in the background; call it once."""
         self._fleet.fill()

@@ -6,7 +6,7 @@ from likewise.targets.base import DeploymentState, JsonValue, Receipt, Status
 from likewise.targets.container import inspection
 from likewise.targets.container.inspection import ContainerState, DeploymentContainers
 from likewise.targets.container.program import Program
-from likewise.targets.http_client import Served, served
+from likewise.targets.http_client import Served, refusal, served
 
 RESTART = "run `likewise update NAME` to restart it with its last model and options"
 
@@ -22,6 +22,7 @@ def status_of(program: Program, containers: DeploymentContainers) -> Status:
     url = listener.labels[inspection.URL]
     serving = served(url, "/ready")
     state, about = _state(containers, current, serving)
+    about += refusal(url, "/ready") if serving is None and current.status == "running" else ""
     if state == "failing":
         about = f"{about}: {' | '.join(program.log(current.name).splitlines()[-3:])}"
     log = f"{program.name} logs {current.name}"
@@ -45,8 +46,8 @@ def _state(
         return "updating", f"{len(containers.running)} versions are running"
     if serving is not None:
         return "ready", ""
-    if current.status == "running" and not current.restarts:
-        return "starting", "the container is running but not ready"
+    if current.status == "running" and current.restarts <= 1:  # more: it does not stay up
+        return "restarting" if current.restarts else "starting", "the container is running but not ready"
     killed = ", out of memory" if current.killed_for_memory else ""
     return "failing", f"the container is {current.status}, last exit code {current.exit_code}{killed}"
 

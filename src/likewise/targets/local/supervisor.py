@@ -132,10 +132,11 @@ class Supervisor:
                 if not self._first_start.done():
                     self._give_up(failure)
                     return
-                lived_s, self._problem = 0.0, str(failure)
+                lived_s, self._problem, self._state = 0.0, str(failure), "failing"
             else:
                 lived_s = await self._watch(service)
-            service, self._service, self._state = None, None, "failing"
+                self._state = "restarting"
+            service = self._service = None
             pause_s = backoff.pause_s(lived_s)
             logger.warning("%s; restarting in %g s", self._problem, pause_s)
             await asyncio.sleep(pause_s)

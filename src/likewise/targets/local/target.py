@@ -17,7 +17,7 @@ from likewise.receipts import data_home
 from likewise.server.auth import Tokens, authorization
 from likewise.targets.base import Finding, Outputs, PlanStep, Receipt, Response, Status, Traffic, Verb, output_of
 from likewise.targets.figures import traffic_of
-from likewise.targets.http_client import invoke, metrics_page, served
+from likewise.targets.http_client import invoke, metrics_page, refusal, served
 from likewise.targets.local.control import SupervisorUnavailable
 from likewise.targets.local.deployment_folder import Deployment, DeploymentFolder, ServiceSpec
 from likewise.targets.local.installation import install, keep_only
@@ -128,7 +128,8 @@ class LocalTarget:
         serving = served(deployment.url, "/ready") if reported["service_pid"] else None
         state, about = reported["state"], " | ".join(reported["problem"].splitlines())
         if state == "ready" and serving is None:
-            state, about = "failing", "the service is running but not ready to respond; see its log"
+            why = refusal(deployment.url, "/ready")
+            state, about = "failing", f"the service is running but not ready{why}; see its log"
         details = {key: reported[key] for key in ("pid", "service_pid", "restarts", "uptime_s", "supervised_s")}
         return Status(state, deployment.url, about, {**details, "log": str(folder.log)}, *(serving or ()))
 
