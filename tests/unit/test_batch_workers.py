@@ -101,6 +101,25 @@ def test_results_without_all_rows_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_corrupt_result_is_scored_again_and_a_corrupt_part_of_the_input_is_refused(tmp_path: Path) -> None:
+    source = make(tmp_path / "in.jsonl")
+    workers = InProcess(most=1)
+    with pytest.raises(Interrupted):
+        run_on(workers, source, tmp_path / "out")
+    assert workers.staging is not None
+    result, later = [each.name for each in workers.staging.snapshot() or ()][1:3]
+    blob.write(workers.staging.scored / result, {"rows": WINDOW, "ok": WINDOW}, b"forged", b"")
+    for file in (workers.staging.scored / result, workers.staging.chunks / later):
+        file.write_bytes(file.read_bytes()[:-1] + b"!")
+    with pytest.raises(OutputRefused, match="cannot be written"):
+        run_on(InProcess(), source, tmp_path / "out")
+    for _ in range(2):
+        with pytest.raises(OutputRefused, match="part of the input") as refused:
+            run_on(InProcess(), source, tmp_path / "out")
+        assert refused.value.remedy == "use --restart"
+    assert run_on(InProcess(), source, tmp_path / "out", restart=True).rows_ok == ROWS
+
+
 def test_links_among_results_are_not_followed(tmp_path: Path) -> None:
     source = make(tmp_path / "in.jsonl")
     workers = InProcess(most=1)

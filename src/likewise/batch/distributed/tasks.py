@@ -114,7 +114,9 @@ def _read_chunk(path: Path, row_offset: int) -> Chunk:
     try:
         header, bodies = blob.read(path)
     except (blob.CorruptError, FileNotFoundError) as error:
-        raise OutputRefused(f"a part of the input, {path}, is damaged: {error.strerror}", remedy="use --restart") from error
+        raise OutputRefused(
+            f"a part of the input, {path}, is damaged: {error.strerror}", remedy="use --restart"
+        ) from error
     chunk = decode(header, bodies[0], bodies[1])
     return replace(chunk, first=chunk.first + row_offset)
 
