@@ -37,7 +37,7 @@ def trivial(options: Options) -> dict[str, object]:
 
 
 def telemetry(options: Options) -> dict[str, object]:
-    """The trivial model without and with traces: at most 100 new ones per second, the default, and all requests."""
+    """The trivial model without and with traces: at most 20 per second, the default, and of all requests."""
     off = likewise_serve(upper().bundle, "--trust")
     with started([sys.executable, "-m", "bench.collector", "PORT"]) as collector:
         on = ["env", f"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:{collector.port}", *off]

@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 from hypothesis import given
@@ -16,8 +17,8 @@ from likewise.core.errors import WrongUsage
 from likewise.core.json_log import JsonLines
 from likewise.dataplane import Timing
 from likewise.server.server_timing import server_timing
-from likewise.telemetry import Parent
-from likewise.telemetry.switch import exporters
+from likewise.telemetry import Parent, open_tracer
+from likewise.telemetry.switch import TRACES_PER_S, exporters
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"}
 
@@ -67,6 +68,36 @@ except MissingExtra as error:
     assert "opentelemetry.exporter.otlp" in done.stdout
     assert "telemetry]" in done.stdout
     assert "pip install" in done.stdout
+
+
+@pytest.mark.parametrize("caller", [None, f"00-{'1' * 32}-{'2' * 16}-01"])
+def test_requests_that_are_traced_are_limited_whether_or_not_their_caller_samples_them(
+    caller: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
+    monkeypatch.delenv("OTEL_TRACES_SAMPLER", raising=False)
+    began = time.monotonic()
+    tracer = open_tracer(limited=True)
+    assert tracer is not None
+    try:
+        assert tracer.start("unsampled", f"00-{'1' * 32}-{'2' * 16}-00") is None
+        spans = [span for _ in range(1000) if tracer.may_start() and (span := tracer.start("span", caller))]
+        assert TRACES_PER_S <= len(spans) <= TRACES_PER_S * (1 + time.monotonic() - began)
+        assert not caller or {(span.trace_id, span.parent is not None) for span in spans} == {("1" * 32, True)}
+    finally:
+        tracer.close()
+
+
+def test_a_sampler_replaces_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_on")
+    tracer = open_tracer(limited=True)
+    assert tracer is not None
+    try:
+        assert all(tracer.may_start() and tracer.start("span") for _ in range(1000))
+        assert tracer.start("unsampled", f"00-{'1' * 32}-{'2' * 16}-00") is None
+    finally:
+        tracer.close()
 
 
 @given(st.binary(min_size=16, max_size=16), st.binary(min_size=8, max_size=8), st.integers(0, 255))

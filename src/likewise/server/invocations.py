@@ -55,7 +55,7 @@ class InvocationHandler:
         if self.check is not None:
             self.check(scope)
         headers, options = Headers(scope=scope), self.options
-        timing = timing_of(scope, headers)
+        timing = timing_of(scope)
         with self.in_flight.share() as share:
             body = await read_body(
                 receive, headers, limit=options.body_limit_bytes, timeout_s=options.read_timeout_s, share=share
@@ -70,7 +70,7 @@ class InvocationHandler:
                 results = await _while_connected(receive, self._predict(scope, call, len(body), timing))
                 response = encode(self.service.predictions(call, results))
             if timing is not None:
-                response = with_timing(response, timing, headers)
+                response = with_timing(response, timing, scope)
             if self.captures and (sample := scope.get(SAMPLE)) is not None:
                 sample.size += 2 * len(response.body)  # memory of its predictions
             await self._send(scope, send, response, share, deadline)

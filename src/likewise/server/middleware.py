@@ -79,7 +79,7 @@ class ServerMiddleware:
             path, scope = path[:-1], {**scope, "path": scope["path"][:-1]}
         exchange = _Exchange(scope, path, send, self.service)
         scope[_EXCHANGE] = exchange
-        if self.traces is not None:
+        if self.traces is not None and self.traces.tracer.may_start():
             exchange.trace = self.traces.begin(scope, _route(path), exchange.headers)
         try:
             await self._handle(scope, receive, exchange.send)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from likewise.dataplane import Timing
 from likewise.server.codec import Encoded
 
-REQUESTED = "x-likewise-timing"
+REQUESTED = (b"x-likewise-timing", b"1")
 TIMING = "likewise.timing"  # key in a request's scope: its Timing, if it is traced
 
 
-def timing_of(scope: Scope, headers: Headers) -> Timing | None:
+def timing_of(scope: Scope) -> Timing | None:
     """What measures a request; None if neither its trace nor its client needs it."""
     timing: Timing | None = scope.get(TIMING)
-    return Timing() if timing is None and headers.get(REQUESTED) == "1" else timing
+    return Timing() if timing is None and REQUESTED in scope["headers"] else timing
 
 
-def with_timing(response: Encoded, timing: Timing, headers: Headers) -> Encoded:
+def with_timing(response: Encoded, timing: Timing, scope: Scope) -> Encoded:
     """The response with the header, if the client has requested it."""
-    if headers.get(REQUESTED) != "1":
+    if REQUESTED not in scope["headers"]:
         return response
     value = server_timing(timing)
     return response._replace(headers=(*response.headers, (b"server-timing", value.encode()))) if value else response

@@ -18,8 +18,8 @@ ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 KNOWN = ("otlp", "console")
 PROTOCOL = "http/protobuf"
-ROOTS_PER_S = 100.0
-"""The most requests per second that start a new trace, unless a sampler is set."""
+TRACES_PER_S = 20.0
+"""The most requests per second that are traced, unless a sampler is set."""
 
 
 def exporters(environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -45,15 +45,15 @@ def exporters(environment: Mapping[str, str]) -> tuple[str, ...]:
 def open_tracer(*, limited: bool = False) -> Tracer | None:
     """What exports spans, or None unless the environment of this process requests it.
 
-    limited: whether at most ROOTS_PER_S spans per second start a trace, if no sampler is set.  Raises WrongUsage for
-    an unsupported setting, and MissingExtra.
+    limited: whether at most TRACES_PER_S spans per second start, if no sampler is set.  Raises WrongUsage for an
+    unsupported setting, and MissingExtra.
     """
     names = exporters(os.environ)
     if not names:
         return None
     try:
         module = import_module("likewise.telemetry.tracer")
-        opened: Tracer = module.Tracer(names, ROOTS_PER_S if limited and not os.environ.get(SAMPLER) else None)
+        opened: Tracer = module.Tracer(names, TRACES_PER_S if limited and not os.environ.get(SAMPLER) else None)
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("opentelemetry"):
             raise

@@ -39,7 +39,7 @@ MAX_LINKS = 128  # of a span; the limit of OpenTelemetry
 REPEAT_S = 600.0  # in which a message of OpenTelemetry is logged once
 
 _OTLP = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
-_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_SAMPLED, _UNSAMPLED = TraceFlags(TraceFlags.SAMPLED), TraceFlags()
 _UNSET, _ERROR = Status(StatusCode.UNSET), Status(StatusCode.ERROR)
 
 
@@ -68,36 +68,41 @@ class Tracer:
     """Exports spans by `exporters` (`otlp`, `console`); their settings, the resource and the sampler are the SDK's.
 
     A collector that does not respond delays only the exporting thread: spans that do not fit into its queue are lost,
-    which is logged.  roots_per_s: the most traces per second that start here; None for no limit.
+    which is logged.  traces_per_s: the most spans per second that `start` here, each but for those whose caller does
+    not sample it, whatever the SDK's sampler is; None: the sampler decides.
     """
 
-    def __init__(self, exporters: Sequence[str], roots_per_s: float | None = None) -> None:
+    def __init__(self, exporters: Sequence[str], traces_per_s: float | None = None) -> None:
         _log_once()
         provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
         self._sampler, self._ids, self._resource = provider.sampler, provider.id_generator, provider.resource
         self._scope = InstrumentationScope("likewise", version("likewise"))
-        self._rate = None if roots_per_s is None else _Rate(roots_per_s)
+        self._rate = None if traces_per_s is None else _Rate(traces_per_s)
         self._processors = [BatchSpanProcessor(_exporter(name)) for name in exporters]
         self._gave_up = False  # whether a flush has not finished in time
+
+    def may_start(self) -> bool:
+        """Whether the limit allows another span now: a cheap check, before anything is read or built for one."""
+        return self._rate is None or self._rate.left() >= 1
 
     def start(self, name: str, traceparent: str | None = None, tracestate: str | None = None) -> Started | None:
         """Start the span of a request or a job, a child of the caller's; None if it is not sampled."""
         sender = Parent.of(traceparent)
+        if self._rate is not None and ((sender is not None and not sender.sampled) or not self._rate.allows()):
+            return None
         if sender is None:
-            if self._rate is not None and not self._rate.allows():
-                return None
-            parent, context, trace_id = None, None, self._ids.generate_trace_id()
+            parent, trace_id, state = None, self._ids.generate_trace_id(), None
         else:
             trace_id, state = int(sender.trace_id, 16), _trace_state(tracestate)
-            flags = _SAMPLED if sender.sampled else TraceFlags()
+            flags = _SAMPLED if sender.sampled else _UNSAMPLED
             parent = SpanContext(trace_id, int(sender.span_id, 16), True, flags, state)
-            context = set_span_in_context(NonRecordingSpan(parent), Context())
-        sampled = self._sampler.should_sample(context, trace_id, name)
-        if sampled.decision is not Decision.RECORD_AND_SAMPLE:
-            return None
-        return Started(
-            SpanContext(trace_id, self._ids.generate_span_id(), False, _SAMPLED, sampled.trace_state), parent
-        )
+        if self._rate is None:
+            context = set_span_in_context(NonRecordingSpan(parent), Context()) if parent is not None else None
+            sampled = self._sampler.should_sample(context, trace_id, name)
+            if sampled.decision is not Decision.RECORD_AND_SAMPLE:
+                return None
+            state = sampled.trace_state
+        return Started(SpanContext(trace_id, self._ids.generate_span_id(), False, _SAMPLED, state), parent)
 
     def root(self) -> Started:
         """The root span of a new trace, whatever the sampler decides."""
@@ -168,11 +173,16 @@ class _Rate:
         self._most = self._left = most
         self._at = time.monotonic()
 
-    def allows(self) -> bool:
+    def left(self) -> float:
+        """How many events are allowed now."""
         now = time.monotonic()
         self._left = min(self._most, self._left + (now - self._at) * self._most)
         self._at = now
-        if self._left < 1:
+        return self._left
+
+    def allows(self) -> bool:
+        """Whether one more is allowed; it is counted then."""
+        if self.left() < 1:
             return False
         self._left -= 1
         return True
