@@ -77,7 +77,7 @@ def test_every_option_is_in_the_file(model: ModelSpec) -> None:
         "in_process": True,
         "capture": "/mnt/captures",
         "capture_rate": 0.5,
-        "capture_bytes": 1000,
+        "capture_bytes": 100_000,
         "capture_days": 3.0,
     }
     others = {"autoscaling_config", "placement_group_bundles", "placement_group_strategy"}  # excluded by those above

@@ -1,5 +1,6 @@
 """Captured requests: values are read as they were served, and the folder keeps its bounds."""
 
+import asyncio
 import json
 import os
 import time
@@ -23,8 +24,11 @@ from likewise.core.tagged_json import decode, encode
 from likewise.parity.captured import captured_set
 from likewise.parity.golden import Golden, content
 from likewise.parity.verify_options import VerifyOptions
+from likewise.server import ServerOptions
+from likewise.server.capture import Capture
 from likewise.server.capture.columns import Answer, Columns, Sample, records_of
 from likewise.server.capture.folder import CaptureFolder
+from likewise.targets.ray.ray_options import RayOptions
 from likewise.wire import DecodedRequest, Decoder
 
 ANSWER = Answer("r-1", "/invocations", 200, 0.25, "", "upper/none", 1_800_000_000.5)
@@ -57,7 +61,9 @@ def captured(
         records += records_of(Sample(call, 10, each, given), ANSWER, "sha256:abc", model)
     path = folder / "captured.parquet"
     columns = Columns(model)
-    path.write_bytes(columns.parquet(columns.ready(records)))
+    data, rows = columns.parquet(columns.ready(records))
+    assert rows == len(records)
+    path.write_bytes(data)
     golden = captured_set(VerifyOptions(golden=str(path), **options), model, 0)
     assert golden is not None
     return golden
@@ -214,6 +220,69 @@ def test_a_table_of_arrays_is_read_as_lists(tmp_path: Path) -> None:
 def test_a_model_with_a_column_of_ours_is_refused() -> None:
     with pytest.raises(WrongUsage, match="named `predictions`"):
         Columns(signature([column("predictions", "string")], None))
+
+
+WRONG_OPTIONS = ({"capture_rate": -0.1}, {"capture_rate": 1.5}, {"capture_rate": float("nan")},
+                 {"capture_bytes": 99_999}, {"capture_days": 0.0}, {"capture_days": -1.0})  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [ServerOptions, RayOptions])
+@pytest.mark.parametrize("wrong", WRONG_OPTIONS, ids=str)
+def test_wrong_options_are_refused(options: type[ServerOptions | RayOptions], wrong: dict[str, Any]) -> None:
+    with pytest.raises(WrongUsage, match=next(iter(wrong))) as error:
+        options(**wrong)
+    assert error.value.remedy.startswith("use ")
+
+
+def test_replicas_on_ray_need_an_absolute_folder() -> None:
+    with pytest.raises(WrongUsage, match="captured") as error:
+        RayOptions(capture="captured")
+    assert "-C capture=/var/captured" in error.value.remedy
+    assert RayOptions(capture="/var/captured").capture == "/var/captured"
+
+
+# --- rows without a form ---------------------------------------------------------------------------------------------
+
+
+class Strange:
+    """A value that neither Arrow nor JSON can keep."""
+
+    def __repr__(self) -> str:
+        return "confidential"
+
+
+def test_only_the_rows_with_a_value_that_no_file_can_keep_are_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_typed = signature([column("text", "string"), column("open", "any", required=False)], None)
+    written: list[int] = []
+    dropped: list[int] = []
+
+    async def capture(*tables: list[tuple[object, ...]]) -> None:
+        folder = CaptureFolder(tmp_path, 10**6, 3600)
+        tells = {"on_written": written.append, "on_dropped": dropped.append}
+        files = Capture(folder, open_typed, rate=1, bundle="sha256:abc", **tells)
+        files.start()
+        for rows in tables:
+            call = DecodedRequest(Table(("text", "open"), rows))
+            files.add(Sample(call, 10, True, [Ok("fine")] * len(rows)), ANSWER)
+        await files.close()
+
+    strange = Strange()
+    asyncio.run(
+        capture(
+            [("typed", 1), (strange, 2), (5, {"a": 1})],  # the second has no form in its column, and the third as JSON
+            [("open", [strange]), ("kept", None)],
+            [("only", strange)],
+        )
+    )
+    assert (sum(written), sum(dropped)) == (3, 3)
+    (table,) = (pq.read_table(path) for path in tmp_path.iterdir())
+    assert [decode(text) for text in table.column("text").to_pylist()] == ["typed", 5, "kept"]
+    assert table.column("predictions").to_pylist() == ['"fine"'] * 3
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 1, lines
+    assert "confidential" not in lines[0]
 
 
 # --- the folder ------------------------------------------------------------------------------------------------------

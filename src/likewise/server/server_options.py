@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from likewise.core.capture_limits import check_capture
 from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import option
 
@@ -148,8 +149,7 @@ class ServerOptions:
     capture_days: float = option(30.0, "Age at which captured files are deleted.", "--capture-days DAYS", min=0.001)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.capture_rate <= 1:
-            raise WrongUsage(f"capture_rate is {self.capture_rate:g}, not a fraction", remedy="use for example 0.1")
+        check_capture(self.capture_rate, self.capture_bytes, self.capture_days)
         if self.in_process and self.workers:
             raise WrongUsage(
                 f"workers is {self.workers}, and in_process runs the model in the server's process",

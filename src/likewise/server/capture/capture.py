@@ -54,7 +54,7 @@ class Capture:
         self._records: list[Record] = []
         self._bytes = 0  # of the requests of these records
         self._due = 0.0  # when they are written at the latest, by `time.monotonic`
-        self._failing = False
+        self._failing = self._unfit_logged = False
         self._wake, self._closing = threading.Event(), threading.Event()
         self._file_bytes = min(FILE_BYTES, folder.max_bytes // 4)
         self._thread = threading.Thread(target=self._work, name="likewise-capture", daemon=True)
@@ -102,12 +102,17 @@ class Capture:
                 self._write()
 
     def _take(self, sample: Sample, answer: Answer) -> None:
-        """Add the rows of a request to the next file; write it if it is full.  A request that cannot be is dropped."""
+        """Add the rows of a request to the next file; write it if it is full."""
         size = _size(sample)
         try:
-            records = self._columns.ready(records_of(sample, answer, self._bundle, self._signature))
+            records = self._columns.ready(every := records_of(sample, answer, self._bundle, self._signature))
         except Exception as error:  # noqa: BLE001  values of any type; the other requests do not depend on it
-            self._lost(len(sample.call.table), size, f"a request has no form in the files: {type(error).__name__}")
+            self._lost(len(sample.call.table), f"a request has no form in the files: {type(error).__name__}")
+            self._done += size
+            return
+        self._unfit(len(every) - len(records))
+        if not records:
+            self._done += size
             return
         if not self._records:
             self._due = time.monotonic() + WRITE_S
@@ -121,21 +126,32 @@ class Capture:
         records, self._records = self._records, []
         size, self._bytes = self._bytes, 0
         try:
-            self._folder.write(self._columns.parquet(records))
+            data, rows = self._columns.parquet(records)
+            if rows:
+                self._folder.write(data)
         except Exception as error:  # noqa: BLE001  the service must not depend on it
-            self._lost(len(records), size, f"{self._folder.path} cannot be written: {error}")
+            self._lost(len(records), f"{self._folder.path} cannot be written: {error}")
         else:
-            self._on_written(len(records))
+            self._unfit(len(records) - rows)
+            self._on_written(rows)
             self._failing = False
-            self._done += size
+        self._done += size
 
-    def _lost(self, rows: int, size: int, why: str) -> None:
+    def _lost(self, rows: int, why: str) -> None:
         """Count dropped rows; the first of a series is logged."""
         self._on_dropped(rows)
         if not self._failing:
             logger.warning("captured requests are lost: %s", why)
         self._failing = True
-        self._done += size
+
+    def _unfit(self, rows: int) -> None:
+        """Count rows with a value that has no form in the files; the first ones are logged, without the value."""
+        if not rows:
+            return
+        self._on_dropped(rows)
+        if not self._unfit_logged:
+            logger.warning("captured rows are lost if a value has no form in the files: %d so far", rows)
+        self._unfit_logged = True
 
 
 def _size(sample: Sample) -> int:

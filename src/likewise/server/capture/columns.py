@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -144,28 +144,30 @@ class Columns:
             )
         self._kinds = {**facts, **kinds}
 
-    def ready(self, records: list[Record]) -> list[Record]:
-        """The records, with the values of open types as JSON.  Raises TypeError for a value without such a form."""
+    def ready(self, records: Sequence[Record]) -> list[Record]:
+        """The records with the values of open types as JSON, without those that have a value with no such form."""
+        lost: set[int] = set()
         for name in (name for name, kind in self._kinds.items() if kind is None):
-            for record in records:
-                if record.get(name) is not None:
-                    record[name] = _text(record[name])
-        return records
+            for record, text in zip(records, _texts(_text, [each.get(name) for each in records], lost), strict=True):
+                record[name] = text
+        return _without(records, lost)
 
-    def parquet(self, records: Sequence[Record]) -> bytes:
-        """The records, which are `ready`, as a Parquet file."""
+    def parquet(self, records: Sequence[Record]) -> tuple[bytes, int]:
+        """The records, which are `ready`, as a Parquet file, and how many it has: all that have a form in it."""
         pa, pq = self._pa, need("pyarrow.parquet", extra="batch")
-        columns = [self._column(name, kind, records) for name, kind in self._kinds.items()]
-        predictions = pa.array([_prediction(each.get(PREDICTIONS)) for each in records], pa.string())
-        fields = [*(each for each, _ in columns), pa.field(PREDICTIONS, pa.string(), metadata=JSON_COLUMN)]
-        schema = pa.schema(fields, metadata={MARK: VERSION})
+        lost: set[int] = set()
+        columns = [self._column(name, kind, records, lost) for name, kind in self._kinds.items()]
+        texts = _texts(_prediction, [each.get(PREDICTIONS) for each in records], lost)
+        if lost:
+            return self.parquet(_without(records, lost))
+        columns.append((pa.field(PREDICTIONS, pa.string(), metadata=JSON_COLUMN), pa.array(texts, pa.string())))
+        schema = pa.schema([each for each, _ in columns], metadata={MARK: VERSION})
         stream = pa.BufferOutputStream()
-        table = pa.Table.from_arrays([*(array for _, array in columns), predictions], schema=schema)
-        pq.write_table(table, stream, compression="zstd")
+        pq.write_table(pa.Table.from_arrays([array for _, array in columns], schema=schema), stream, compression="zstd")
         data: bytes = stream.getvalue().to_pybytes()
-        return data
+        return data, len(records)
 
-    def _column(self, name: str, kind: Any, records: Sequence[Record]) -> tuple[Any, Any]:
+    def _column(self, name: str, kind: Any, records: Sequence[Record], lost: set[int]) -> tuple[Any, Any]:
         """The field and the values of a column: JSON if its type is open, or one of the values does not fit it."""
         pa, values = self._pa, [each.get(name) for each in records]
         if kind is not None:
@@ -174,8 +176,24 @@ class Columns:
             try:
                 return pa.field(name, kind), pa.chunked_array([convert(each, kind) for each in slices], kind)
             except (pa.ArrowException, TypeError, ValueError, OverflowError):
-                values = [None if value is None else _text(value) for value in values]
+                values = list(_texts(_text, values, lost))
         return pa.field(name, pa.string(), metadata=JSON_COLUMN), pa.array(values, pa.string())
+
+
+def _texts(form: Callable[[object], str | None], values: Sequence[object], lost: set[int]) -> list[str | None]:
+    """The values' forms, None for None; the indices of values that have none are added to `lost`."""
+    texts: list[str | None] = []
+    for index, value in enumerate(values):
+        try:
+            texts.append(None if value is None else form(value))
+        except Exception:  # noqa: BLE001  values of any type; the other rows do not depend on them
+            texts.append(None)
+            lost.add(index)
+    return texts
+
+
+def _without(records: Sequence[Record], lost: set[int]) -> list[Record]:
+    return [record for index, record in enumerate(records) if index not in lost]
 
 
 def _kind(pa: Any, declared: Field, signature: Signature) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
+from likewise.core.capture_limits import check_capture
 from likewise.core.cores import thread_environment
 from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import option
@@ -103,6 +104,7 @@ class RayOptions:
         return bool(exporters(runtime_env.get("env_vars") or {}))
 
     def _check_capture(self) -> None:
+        check_capture(self.capture_rate, self.capture_bytes, self.capture_days)
         if self.capture is not None and not self.capture.startswith("/"):
             raise WrongUsage(
                 f"capture is {self.capture!r}, which each replica would create in its working directory",
