@@ -1,6 +1,7 @@
 """The page at `/` in a real browser: requests, files, downloads, errors, charts, tokens, code; and no other host."""
 
 import ast
+import asyncio
 import csv
 import json
 import re
@@ -14,8 +15,10 @@ from urllib.parse import urlsplit
 import pytest
 from tests.support.browser import Tab, chromium
 from tests.support.model_server import model_app
+from tests.support.models import upper_bundle
+from tests.support.processes import LIKEWISE, running
 from tests.support.server_app import mounted
-from tests.support.service import Service, served
+from tests.support.service import Gate, Service, served
 
 MOST_BYTES = 200_000  # of the page, all files together, as sent
 MOST_S = 1.0  # until the first point of a chart, on an idle machine
@@ -26,8 +29,8 @@ ID = str(2**53 + 1)  # not a number of JavaScript
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with served(tmp_path_factory.mktemp("page") / "log", "sentiment") as running:
-        yield running
+    with served(tmp_path_factory.mktemp("page") / "log", "sentiment") as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,7 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of one server with a model of each kind below a prefix, and one that needs the token `right`."""
     tokens = tmp_path_factory.mktemp("tokens") / "tokens"
     tokens.write_text("right")
-    apps = {name: model_app(name) for name in ("kinds", "nested", "numbers", "tensor")}
+    apps = {name: model_app(name) for name in ("kinds", "nested", "numbers", "tensor", "upper")}
     apps["locked"] = model_app("numbers", token_file=tokens)
     with mounted(apps) as url:
         yield url
@@ -134,6 +137,47 @@ def test_a_long_csv_is_sent_in_parts_and_a_bad_row_is_named(tab: Tab, tmp_path: 
     assert tab.value("document.querySelectorAll('#answer tbody tr').length") == 200  # of the 400 that were answered
 
 
+def test_a_csv_is_sent_with_the_params_on_the_page(browser: Tab, variants: str, tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text('text,of long,of boolean,of double,other\n"a ""b"", c",9007199254740993,true,,1\n5,-7,FALSE,1e3,x\n')
+    shown(browser, f"{variants}/kinds")
+    mode(browser, "file")
+    browser.choose("#file", file)
+    seen = {}
+    for temperature in ("0.5", "0.25"):  # the first is the default, which CSV means
+        browser.fill("#params-temperature", temperature)
+        assert "for 2 rows" in send(browser), browser.text("#error")
+        sent = browser.value("document.querySelector('#sent').textContent")
+        assert sent.startswith("text,of long" if temperature == "0.5" else '{"dataframe_records"')
+        answers = json.loads(browser.value("document.querySelector('#body').textContent"))["predictions"]
+        assert [each["params"]["temperature"] for each in answers] == [float(temperature)] * 2
+        seen[temperature] = [dict(zip(each["columns"], each["values"], strict=True)) for each in answers]
+    first, second = seen["0.25"]
+    assert seen["0.5"] == seen["0.25"]
+    assert (first["text"], first["of long"], first["of boolean"], first["of double"]) == ('a "b", c', 2**53 + 1, True, None)
+    assert (second["text"], second["of boolean"], second["of double"]) == ("5", False, 1000.0)
+
+
+def test_a_running_file_can_be_cancelled(browser: Tab, variants: str, tmp_path: Path) -> None:
+    gate, file = Gate(tmp_path), tmp_path / "rows.csv"
+    file.write_text("text\n" + "".join(f"{gate.text if i == 250 else f'row {i}'}\n" for i in range(450)))
+    shown(browser, f"{variants}/upper")
+    mode(browser, "file")
+    browser.choose("#file", file)
+    browser.click("#send")
+    try:
+        asyncio.run(gate.reached())
+        browser.until("document.querySelector('#status').innerText === '200 of 450 rows'")
+        assert browser.value("document.querySelector('#progress').value") == 200
+        browser.click("#cancel")
+        browser.until("document.querySelector('#status').innerText === 'Not completed'")
+    finally:
+        gate.open()
+    assert browser.text("#error") == "cancelled after 200 of 450 rows"
+    assert [row[-1] for row in downloaded(browser, tmp_path)[1:]] == [f"row {i}" for i in range(200)]
+    assert not browser.value("document.querySelector('#send').disabled || !document.querySelector('#cancel').hidden")
+
+
 def test_json_lines_keep_their_digits(tab: Tab, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(f'{{"text": "row {i}", "key": {2**60 + i}}}\n' for i in range(3)))
@@ -181,6 +225,24 @@ def test_charts_show_the_requests_in_words_too(tab: Tab) -> None:
         "(document.querySelector('.canvas canvas'))"
     )
     assert tab.value(painted)
+
+
+def test_charts_show_all_requests_to_a_server_with_two_workers(browser: Tab, tmp_path: Path) -> None:
+    bundle = upper_bundle(tmp_path / "bundle")
+    words = [*LIKEWISE, "serve", str(bundle), "--trust", "--workers", "2", "-p", "0", "--json"]
+    with running(words, tmp_path / "log") as process:
+        shown(browser, str(process.document()["url"]))
+        browser.until("performance.getEntriesByName('first point').length")
+        texts = "\\n".join(["text", *map(str, range(40))])
+        mode(browser, "table")
+        browser.value(f"document.querySelector('#pasted').value = '{texts}'")
+        assert "for 40 rows" in send(browser)
+        label = "[...document.querySelectorAll('.canvas')].map((each) => each.ariaLabel).join()"
+        browser.until(f"/Batch size, items; now mean [1-9]/.test({label}) && /p50 [0-9.]+, p95/.test({label})")
+        text = "fetch('metrics').then((response) => response.text())"
+        browser.until(f"{text}.then((text) => /^likewise_workers.* 2[.]0$/m.test(text))")  # the second is loaded later
+        assert browser.text("#live") == "the last minutes of this server process, all clients"
+        assert browser.problems == []
 
 
 def test_the_code_sends_what_is_in_the_form(tab: Tab, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ function control(spec, value, part) {
   const optional = part === "params" || !spec.required;
   const text = value === undefined || value === null ? "" : kind !== "json" && typeof value === "string" ? value : dump(value);
   const id = `${part}-${spec.name}`;
-  const data = { part, kind, name: spec.name, ...(optional ? { optional: "1" } : {}) };
+  const data = { part, kind, name: spec.name, initial: text, ...(optional ? { optional: "1" } : {}) };
   const note = typeOf(spec) + (optional && part === "columns" ? ", optional" : "");
   const hints = kind === "number" ? { inputMode: "decimal" } : kind === "date" ? { placeholder: "2026-01-31T09:30:00" } : {};
   const field = kind === "boolean"
@@ -78,6 +78,25 @@ const recordsBody = (rows) => {
   const params = members("params");
   return `{"dataframe_records": [${rows.join(", ")}]${params === "{}" ? "" : `, "params": ${params}`}}`;
 };
+
+/** Whether a parameter is not the default, which CSV cannot say. */
+const changed = () => [...document.querySelectorAll('[data-part="params"]')].some(({ dataset, value }) => value !== dataset.initial);
+
+/** A row of a table as a JSON object, with the types of the columns; the server reads the texts that fit none. */
+function record(names, cells) {
+  if (cells.length !== names.length) throw new Error(`a row has ${cells.length} values, and there are ${names.length} columns: ${csvLine(cells)}`);
+  const texts = names.map((name, at) => {
+    const [kind, cell] = [KINDS[inputs.find((spec) => spec.name === name)?.type ?? "string"] ?? "json", cells[at]];
+    const plain = kind === "number" ? NUMBER.test(cell.trim()) : kind === "json" && isJson(cell);
+    return `${JSON.stringify(name)}: ${cell === "" && kind !== "text" ? "null" : plain ? cell.trim() : JSON.stringify(cell)}`;
+  });
+  return `{${texts.join(", ")}}`;
+}
+
+function isJson(text) {
+  try { JSON.parse(text); } catch { return false; }
+  return true;
+}
 
 export const mode = () => document.querySelector("[name=mode]:checked").value;
 
@@ -131,7 +150,9 @@ function tabular(text, delimiter) {
   const [names, rows] = named ? [first, rest] : [known, [first, ...rest]];
   if (!rows.length) throw new Error("there are no rows below the names of the columns");
   return {
-    chunks: inChunks(rows, (part) => ({ body: `${[names, ...part].map(csvLine).join("\n")}\n`, type: "text/csv" })),
+    chunks: inChunks(rows, changed()
+      ? (part) => ({ body: recordsBody(part.map((row) => record(names, row))), type: JSON_TYPE })
+      : (part) => ({ body: `${[names, ...part].map(csvLine).join("\n")}\n`, type: "text/csv" })),
     cells: { names, rows },
   };
 }
@@ -156,5 +177,5 @@ export function refill({ mode: kind, values }) {
 
 export function showMode() {
   for (const each of document.querySelectorAll("[data-mode]")) each.hidden = each.dataset.mode !== mode();
-  get("params").hidden = !get("params").dataset.any || mode() === "table";
+  get("params").hidden = !get("params").dataset.any;
 }
