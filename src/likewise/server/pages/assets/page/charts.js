@@ -9,6 +9,7 @@ const LEAST = 60; // seconds shown at first
 const PERIOD = 1000; // ms between polls
 const SOON = 100; // ms between the first two, which the first point needs
 const HEIGHT = 96; // px
+const HALF = 20; // px of a label of the time; those that the edge would cut are omitted
 const CHARTS = [
   { title: "Requests", unit: "per second", lines: { ok: "answered" } },
   { title: "Errors", unit: "per second", lines: { client: "4xx", server: "5xx" }, colors: ["--warn", "--bad"] },
@@ -94,7 +95,7 @@ function create({ title, unit, lines, colors = COLORS, most }) {
     },
     series: [{}, ...names.map((_, at) => ({ stroke: stroke(colors[at]), width: 1.5, points: { show: true, size: 4, fill: stroke(colors[at]), filter: isolated } }))],
     axes: [
-      { ...axis, size: 20, space: 70, values: (_, ticks) => ticks.map((tick) => new Date(tick * 1000).toLocaleTimeString([], { hour12: false })) },
+      { ...axis, size: 20, space: 70, values: (u, ticks) => ticks.map((tick) => (u.valToPos(tick, "x") > u.over.clientWidth - HALF ? "" : new Date(tick * 1000).toLocaleTimeString([], { hour12: false }))) },
       { ...axis, size: 40, space: 26, values: (_, ticks) => ticks.map((tick) => tick.toLocaleString("en", { notation: "compact" })) },
     ],
   }, [[], ...names.map(() => [])], canvas);
