@@ -14,6 +14,7 @@ from tests.docs.generated import ROOT
 from tests.support.server_app import client_of, upper_app
 
 from likewise.server import ServerOptions
+from likewise.server.auth import OPEN_PATHS
 from likewise.server.pages import ASSETS
 
 LINK = re.compile(r'(?:href|src)="([^"]+)"')
@@ -114,6 +115,23 @@ def test_docs_files_require_a_token_like_the_openapi_document(tmp_path: Path) ->
             refused = await client.get(path)
             assert (refused.status_code, refused.headers["WWW-Authenticate"][:5]) == (401, "Basic")
             assert (await client.get(path, auth=("anybody", "one"))).status_code == 200
+
+    run_scenario(scenario, upper_app(options=ServerOptions(token_file=tokens)))
+
+
+def test_only_requests_with_a_token_are_told_which_model_responds(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("one")
+    names = {"x-likewise-bundle", "x-likewise-build", "x-likewise-engine"}
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        for path in (*OPEN_PATHS, "/page/page.js", "/page/missing", "/version", "/metrics", "/missing"):
+            response = await client.get(path)
+            assert not names & response.headers.keys(), path
+            assert "sha256:abc" not in response.text, path
+            assert response.headers["X-Request-Id"]
+        for path in ("/version", "/metrics", "/missing"):
+            assert names <= (await client.get(path, auth=("anybody", "one"))).headers.keys(), path
 
     run_scenario(scenario, upper_app(options=ServerOptions(token_file=tokens)))
 

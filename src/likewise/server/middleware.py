@@ -77,7 +77,7 @@ class ServerMiddleware:
         path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
         if path.startswith("/v2/") and path.endswith("/"):  # clients of the Open Inference Protocol also send `/v2/`
             path, scope = path[:-1], {**scope, "path": scope["path"][:-1]}
-        exchange = _Exchange(scope, path, send, self.service)
+        exchange = _Exchange(scope, path, send, self.service, self.tokens is None)
         scope[_EXCHANGE] = exchange
         if self.traces is not None and self.traces.tracer.may_start():
             exchange.trace = self.traces.begin(scope, _route(path), exchange.headers)
@@ -94,6 +94,7 @@ class ServerMiddleware:
                 self.hosts.check(scope)
             if self.tokens is not None and not is_open(exchange.path):
                 self.tokens.check(exchange.headers)
+                exchange.admitted = True
             handler = self.hot.get(exchange.path) if scope["method"] == "POST" else None
             await (handler or self.app)(scope, receive, send)
         except ClientDisconnect:
@@ -164,14 +165,18 @@ class ServerMiddleware:
 
 
 class _Exchange:
-    """One request and the state of its response; `status` is 0 until the response starts."""
+    """One request and the state of its response; `status` is 0 until the response starts.
+
+    admitted: whether the client may know which model responds: it has sent a token, or none is needed.
+    """
 
     __slots__ = (
         *("_compression", "_method", "_send", "_service"),
-        *("bytes_out", "error_code", "headers", "path", "request_id", "started", "status", "trace"),
+        *("admitted", "bytes_out", "error_code", "headers", "path", "request_id", "started", "status", "trace"),
     )
 
-    def __init__(self, scope: Scope, path: str, send: Send, service: ModelService) -> None:
+    def __init__(self, scope: Scope, path: str, send: Send, service: ModelService, admitted: bool) -> None:
+        self.admitted = admitted
         self.started = time.perf_counter()
         self.path = path
         self.headers = Headers(scope=scope)
@@ -197,7 +202,8 @@ class _Exchange:
             self.status = message["status"]
             message["headers"] = [
                 *message.get("headers", ()),
-                *self._service.headers,
+                *(self._service.identity if self.admitted else ()),
+                *self._service.closing,
                 (b"x-request-id", self.request_id.encode()),
             ]
             self._compression = compression_of(message, self._method, self.headers)

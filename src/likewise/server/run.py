@@ -25,7 +25,7 @@ from likewise.server.metrics import Metrics
 from likewise.server.port import listen, url_of
 from likewise.server.protocol import limited_protocol
 from likewise.server.server_options import ServerOptions
-from likewise.server.service import ModelService, ServiceState
+from likewise.server.service import Headers, ModelService, ServiceState
 
 OPEN_FILES = 10_240  # one per connection; the most that macOS allows a process
 SETTLE_S = 1.0  # how long to wait for pending connections to be accepted and to send their requests
@@ -77,11 +77,15 @@ def run(
 def _config(app: Starlette, served: ASGIApp, options: ServerOptions) -> uvicorn.Config:
     service: ModelService = app.state.service
     metrics: Metrics = app.state.metrics
+
+    def names() -> Headers:  # no token has been read yet
+        return service.identity if options.token_file is None else ()
+
     return uvicorn.Config(
         served,
         http=limited_protocol(
             options,
-            lambda: [*service.headers, (b"x-request-id", secrets.token_hex(16).encode())],
+            lambda: [*names(), *service.closing, (b"x-request-id", secrets.token_hex(16).encode())],
             lambda status: metrics.completed("refused", status, 0.0),
         ),
         loop="uvloop",
@@ -229,7 +233,7 @@ class _Server(uvicorn.Server):
     def _leave(self) -> None:
         """Close the listener but stay ready, as the deployment as a whole is; connections close after a response."""
         self._draining_since = time.monotonic()
-        self._service.headers = [*self._service.headers, (b"connection", b"close")]
+        self._service.close_connections()
         for server in self.servers:
             server.close()
         for listener in self._listeners:

@@ -19,6 +19,8 @@ from likewise.wire import DecodedRequest, Decoder
 
 logger = logging.getLogger("likewise.server")
 
+Headers = tuple[tuple[bytes, bytes], ...]
+
 FAILURES = 10  # different requests on which a model must fail, without any success, to count as broken
 NOTE_S = 60.0  # between log lines about rows on which the model raises
 RELEASE_S = 1.0  # how long a stopping server waits for an engine run whose result no client needs
@@ -60,7 +62,8 @@ class ModelService:
         self._answered = False  # whether the model has made any prediction
         self._failures: set[int] = set()  # hashes of the first FAILURES requests on which it failed
         self._raised, self._noted = 0, -NOTE_S
-        self.headers = self._headers()
+        self.identity = self._identity()
+        self.closing: Headers = ()  # headers of all responses
 
     @property
     def gauges(self) -> dict[str, float]:
@@ -93,7 +96,7 @@ class ModelService:
         self.problem = await self._warm_up()
         if self.problem is None and self.state is ServiceState.LOADING:
             self.state = ServiceState.READY
-        self.headers = self._headers()
+        self.identity = self._identity()
         if isinstance(engine, ContainedEngine):
             engine.fill()
 
@@ -105,7 +108,11 @@ class ModelService:
     def drain(self) -> None:
         """Report not ready from now on; requests are still served until `stop`."""
         self.state = ServiceState.DRAINING
-        self.headers = self._headers()
+        self.close_connections()
+
+    def close_connections(self) -> None:
+        """Close each connection with its next response, so that none is closed under a new request."""
+        self.closing = ((b"connection", b"close"),)
 
     async def stop(self) -> None:
         """Drain and close the engine; a run that takes longer than RELEASE_S is abandoned until the process exits."""
@@ -221,19 +228,10 @@ class ModelService:
             logger.warning("%s, in %d requested rows since the last such line", cause, self._raised)
             self._raised, self._noted = 0, now
 
-    def _headers(self) -> list[tuple[bytes, bytes]]:
-        """Headers common to all responses.
-
-        While draining, each connection is closed with its next response, so that none is closed under a new request.
-        """
-        headers = [
-            ("x-likewise-bundle", self.model.digest),
-            ("x-likewise-build", self.model.build),
-            ("x-likewise-engine", self.engine_label),
-        ]
-        if self.state is ServiceState.DRAINING:
-            headers.append(("connection", "close"))
-        return [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers]
+    def _identity(self) -> Headers:
+        """Headers that tell which model responds."""
+        values = {"bundle": self.model.digest, "build": self.model.build, "engine": self.engine_label}
+        return tuple((f"x-likewise-{name}".encode(), text.encode("latin-1", "replace")) for name, text in values.items())
 
     async def _warm_up(self) -> LikewiseError | None:
         if self.model.example is None:
