@@ -22,17 +22,16 @@ Json = dict[str, Any]
 
 KINDS = ("string", "integer", "long", "float", "double", "boolean", "datetime", "binary")
 NOT_IN_SCHEMA = (
-    *(
-        "differ in length",
-        ".index",
-        "lists of equal length",
-        "values for ",
-        "-02-29",
-        "double holds exactly",
-        "bits holds exactly",
-    ),
-    *("of type integer, got null", "of type long, got null"),  # missing in some rows
-    ".0 (a number)",  # an integer of JSON Schema
+    "differ in length",  # JSON Schema cannot compare lengths: of the columns in `inputs`,
+    ".index",  # of `index` and `data`,
+    "values for ",  # of `columns` and the rows of `data`,
+    "lists of equal length",  # and of the rows of a tensor of any width
+    "of type integer, got null",  # nor can it say that optional integers are in all rows or in none: where one is
+    "of type long, got null",  # missing, pandas would make floats of the others
+    "-02-29",  # a pattern does not know leap years
+    "double holds exactly",  # nor a range which integers a float holds exactly: all up to 2**53 or 2**24, some beyond
+    "bits holds exactly",
+    ".0 (a number)",  # 5.0 is an integer in JSON Schema, and not one as a parameter, as in MLflow
 )
 
 
