@@ -139,7 +139,9 @@ def test_a_long_csv_is_sent_in_parts_and_a_bad_row_is_named(tab: Tab, tmp_path: 
 
 def test_a_csv_is_sent_with_the_params_on_the_page(browser: Tab, variants: str, tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
-    file.write_text('text,of long,of boolean,of double,other\n"a ""b"", c",9007199254740993,true,,1\n5,-7,FALSE,1e3,x\n')
+    file.write_text(
+        'text,of long,of boolean,of double,other\n"a ""b"", c",9007199254740993,true,,1\n5,-7,FALSE,1e3,x\n'
+    )
     shown(browser, f"{variants}/kinds")
     mode(browser, "file")
     browser.choose("#file", file)
@@ -154,7 +156,12 @@ def test_a_csv_is_sent_with_the_params_on_the_page(browser: Tab, variants: str, 
         seen[temperature] = [dict(zip(each["columns"], each["values"], strict=True)) for each in answers]
     first, second = seen["0.25"]
     assert seen["0.5"] == seen["0.25"]
-    assert (first["text"], first["of long"], first["of boolean"], first["of double"]) == ('a "b", c', 2**53 + 1, True, None)
+    assert (first["text"], first["of long"], first["of boolean"], first["of double"]) == (
+        'a "b", c',
+        2**53 + 1,
+        True,
+        None,
+    )
     assert (second["text"], second["of boolean"], second["of double"]) == ("5", False, 1000.0)
 
 

@@ -233,6 +233,10 @@ def test_an_image_in_ecr_is_not_built_or_pushed_again(account: Account) -> None:
     other, _ = planned(account, "create", "there", TWO, image_url=None, instance_type="ml.c7g.large")
     assert [step.id for step in other.steps][:2] == ["repository", "image"]
     assert other.steps[1].params["platform"] == "linux/arm64"
+    env = '{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}'
+    traced, _ = planned(account, "create", "there", ONE, image_url=None, env=env)  # needs an image with the exporter
+    assert traced.steps[1].params["telemetry"] is True
+    assert other.steps[1].params["telemetry"] is False
     ecr.delete_repository(repositoryName="likewise", force=True)
 
 

@@ -260,8 +260,8 @@ def test_only_the_rows_with_a_value_that_no_file_can_keep_are_lost(
 
     async def capture(*tables: list[tuple[object, ...]]) -> None:
         folder = CaptureFolder(tmp_path, 10**6, 3600)
-        tells = {"on_written": written.append, "on_dropped": dropped.append}
-        files = Capture(folder, open_typed, rate=1, bundle="sha256:abc", **tells)
+        counts = {"on_written": written.append, "on_dropped": dropped.append}
+        files = Capture(folder, open_typed, rate=1, bundle="sha256:abc", **counts)
         files.start()
         for rows in tables:
             call = DecodedRequest(Table(("text", "open"), rows))

@@ -119,7 +119,7 @@ def test_docs_files_require_a_token_like_the_openapi_document(tmp_path: Path) ->
     run_scenario(scenario, upper_app(options=ServerOptions(token_file=tokens)))
 
 
-def test_only_requests_with_a_token_are_told_which_model_responds(tmp_path: Path) -> None:
+def test_only_responses_to_requests_with_a_token_name_the_model(tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text("one")
     names = {"x-likewise-bundle", "x-likewise-build", "x-likewise-engine"}

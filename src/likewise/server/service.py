@@ -229,9 +229,11 @@ class ModelService:
             self._raised, self._noted = 0, now
 
     def _identity(self) -> Headers:
-        """Headers that tell which model responds."""
+        """Headers that name the model that responds."""
         values = {"bundle": self.model.digest, "build": self.model.build, "engine": self.engine_label}
-        return tuple((f"x-likewise-{name}".encode(), text.encode("latin-1", "replace")) for name, text in values.items())
+        return tuple(
+            (f"x-likewise-{name}".encode(), text.encode("latin-1", "replace")) for name, text in values.items()
+        )
 
     async def _warm_up(self) -> LikewiseError | None:
         if self.model.example is None:

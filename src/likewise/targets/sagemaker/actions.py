@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from likewise.core.errors import LikewiseError
-from likewise.core.spec import ModelSpec
 from likewise.targets.base import Outputs
 from likewise.targets.sagemaker import data, endpoint_operations, jobs, registry, scaling
 from likewise.targets.sagemaker.aws import Aws
@@ -86,8 +85,7 @@ def _image(aws: Aws, poller: Poller, params: StepParams) -> Outputs:
     if digest is None:
         from likewise.targets.sagemaker.image import build_and_push  # an existing image does not need likewise.images
 
-        model, platform, base = ModelSpec.from_dict(params["model"]), params["platform"], params["base"]
-        digest = build_and_push(aws, model, platform, base, f"{address}:{tag}", poller.report)
+        digest = build_and_push(aws, params, f"{address}:{tag}", poller.report)
     return {"image": f"{address}@{digest}"}
 
 

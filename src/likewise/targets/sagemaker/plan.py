@@ -17,6 +17,7 @@ from likewise.targets.sagemaker.failures import KINDS
 from likewise.targets.sagemaker.inspection import EndpointDescription
 from likewise.targets.sagemaker.names import derived, tags_of
 from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
+from likewise.telemetry.switch import exporters
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,9 @@ def image_steps(aws: Aws, spec: EndpointSpec) -> tuple[list[PlanStep], Image]:
     if options.image_url is not None:
         pinned = inspection.pinned(aws, options.image_url)
         return [], Image(pinned, pinned)
-    name, tag = options.repository, registry.tag_of(model, options.platform, options.base_image, version("likewise"))
+    telemetry = bool(exporters(options.env or {}))
+    name, of = options.repository, (model, options.platform, options.base_image, version("likewise"))
+    tag = registry.tag_of(*of, telemetry=telemetry)
     identity = f"{name}:{tag}"
     address = registry.find_repository(aws, name)
     digest = registry.find_image(aws, name, tag) if address else None
@@ -147,6 +150,7 @@ def image_steps(aws: Aws, spec: EndpointSpec) -> tuple[list[PlanStep], Image]:
         tag=tag,
         platform=options.platform,
         base=options.base_image,
+        telemetry=telemetry,
         model=model.as_dict(),
     )
     return [repository, image], Image(output_of("image", "image"), identity)

@@ -12,7 +12,7 @@ from likewise.targets.sagemaker.aws import Aws
 from likewise.targets.sagemaker.names import Tags
 
 
-def tag_of(model: ModelSpec, platform: str, base: str | None, version: str) -> str:
+def tag_of(model: ModelSpec, platform: str, base: str | None, version: str, *, telemetry: bool = False) -> str:
     """The image's immutable tag: the build digest, and a digest of everything else that the image depends on."""
     inputs = {
         "platform": platform,
@@ -20,6 +20,7 @@ def tag_of(model: ModelSpec, platform: str, base: str | None, version: str) -> s
         "version": version,
         "engine": model.engine,
         "precision": model.precision,
+        **({"telemetry": True} if telemetry else {}),
     }
     return f"{model.key.replace(':', '-')}-{sha256_json(inputs).removeprefix('sha256:')[:8]}"
 
