@@ -8,7 +8,7 @@ LEAST_BYTES = 100_000  # a file has at least ten thousand bytes, and the oldest 
 
 
 def check_capture(rate: float, most_bytes: int, days: float) -> None:
-    """Raises WrongUsage for a rate that is no fraction, a folder too small for its files, and an age of nothing."""
+    """Raises WrongUsage for a rate outside 0 to 1, a folder too small for its files, and an age of 0 or less."""
     if not 0 <= rate <= 1:
         raise WrongUsage(f"capture_rate is {rate:g}, not a fraction", remedy="use for example 0.1")
     if most_bytes < LEAST_BYTES:
