@@ -68,8 +68,8 @@ class Tracer:
     """Exports spans by `exporters` (`otlp`, `console`); their settings, the resource and the sampler are the SDK's.
 
     A collector that does not respond delays only the exporting thread: spans that do not fit into its queue are lost,
-    which is logged.  traces_per_s: the most spans per second that `start` here, instead of the SDK's sampler; those that
-    the caller does not sample never do.
+    which is logged.  traces_per_s: the most spans per second that `start` here, instead of the SDK's sampler; those
+    that the caller does not sample never do.
     """
 
     def __init__(self, exporters: Sequence[str], traces_per_s: float | None = None) -> None:
