@@ -325,7 +325,13 @@ def test_token_file_is_required_of_clients_and_used_by_predict(
     monkeypatch.chdir(tmp_path)
     receipt = deploy(models["1"], token_file="tokens")
     assert predict() == "1:A"
-    assert httpx.post(f"{receipt.output('url')}/invocations", json={"inputs": ["a"]}).status_code == 401
+    url = receipt.output("url")
+    assert httpx.post(f"{url}/invocations", json={"inputs": ["a"]}).status_code == 401
+    named = "X-Likewise-Bundle"
+    assert named not in httpx.get(f"{url}/ready").headers
+    assert deployments.status("one")[1].bundle == httpx.get(f"{url}/ready", auth=("", "secret-1")).headers[named]
+    (tmp_path / "tokens").unlink()
+    assert (deployments.status("one")[1].state, deployments.status("one")[1].bundle) == ("ready", None)
 
 
 def test_worker_processes_exit_with_a_killed_supervisor(data: Path, models: dict[str, Path]) -> None:

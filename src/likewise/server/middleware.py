@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from likewise.core.errors import Draining, LikewiseError
+from likewise.core.errors import Draining, LikewiseError, Unauthorized
 from likewise.server.access import CLIENT_CLOSED_REQUEST, AccessLog, now, trace_of
 from likewise.server.auth import Tokens, is_open
 from likewise.server.capture import Answer, Capture
@@ -92,15 +92,25 @@ class ServerMiddleware:
         try:
             if self.hosts is not None:
                 self.hosts.check(scope)
-            if self.tokens is not None and not is_open(exchange.path):
-                self.tokens.check(exchange.headers)
-                exchange.admitted = True
+            if self.tokens is not None:
+                exchange.admitted = self._has_token(exchange)
             handler = self.hot.get(exchange.path) if scope["method"] == "POST" else None
             await (handler or self.app)(scope, receive, send)
         except ClientDisconnect:
             exchange.status = CLIENT_CLOSED_REQUEST
         except BaseException as error:  # noqa: BLE001  re-raised if no response can be sent
             await self._respond_to_error(error, exchange, scope, receive, send)
+
+    def _has_token(self, exchange: _Exchange) -> bool:
+        """Whether a request has a valid token; Unauthorized if its path requires one."""
+        assert self.tokens is not None  # noqa: S101  for mypy
+        try:
+            self.tokens.check(exchange.headers)
+        except Unauthorized:
+            if is_open(exchange.path):
+                return False
+            raise
+        return True
 
     async def _respond_to_error(
         self, error: BaseException, exchange: _Exchange, scope: Scope, receive: Receive, send: Send

@@ -6,6 +6,7 @@ import http.client
 import json
 from collections.abc import Mapping
 from contextlib import closing
+from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -25,13 +26,16 @@ class Served(NamedTuple):
     engine: str | None = None
 
 
-def served(url: str, path: str) -> Served | None:
-    """What the headers of the response to `GET path` name; None without a 200 within PROBE_TIMEOUT_S."""
+def served(url: str, path: str, headers: Mapping[str, str] = MappingProxyType({})) -> Served | None:
+    """What the headers of the response to `GET path` name; None without a 200 within PROBE_TIMEOUT_S.
+
+    headers: of the request, with a token if the service requires one: without it, the response names nothing.
+    """
     try:
-        status, headers, _ = _exchange(url, PROBE_TIMEOUT_S, "GET", path, None, {})
+        status, received, _ = _exchange(url, PROBE_TIMEOUT_S, "GET", path, None, headers)
     except (OSError, http.client.HTTPException):
         return None
-    return served_by(headers) if status == 200 else None
+    return served_by(received) if status == 200 else None
 
 
 def refusal(url: str, path: str) -> str:

@@ -45,7 +45,7 @@ def on_workers(source: Path, output: Path, restart: bool) -> None:
 def check(folder: Path, job: Job, name: str, replaces: bool, every: int) -> None:
     """Kill the job before every `every`th change, and the last ones; each time, run it again and compare its files.
 
-    replaces: there is an output of another job. Runs in a process of its own, which must not have started threads.
+    replaces: there is an output of another job. Its process must not have started threads.
     """
     likewise.batch.sinks.PART_BYTES = PART_BYTES
     suffix = name.rpartition(".")[2]

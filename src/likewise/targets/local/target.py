@@ -125,7 +125,7 @@ class LocalTarget:
         except SupervisorUnavailable as error:
             about = f"its supervisor is not running ({error}): {RESTART.replace('NAME', receipt.name)}"
             return Status("failing", deployment.url, about, {"folder": str(folder.path), "log": str(folder.log)})
-        serving = served(deployment.url, "/ready") if reported["service_pid"] else None
+        serving = served(deployment.url, "/ready", _token(deployment)) if reported["service_pid"] else None
         state, about = reported["state"], " | ".join(reported["problem"].splitlines())
         if state == "ready" and serving is None:
             why = refusal(deployment.url, "/ready")
@@ -154,6 +154,14 @@ class LocalTarget:
         """The receipts of all folders that contain a `deployment.json`."""
         folders = [DeploymentFolder(path.parent) for path in sorted(_root().glob("*/deployment.json"))]
         return [_receipt(self.uri, each, deployment) for each in folders if (deployment := each.read()) is not None]
+
+
+def _token(deployment: Deployment) -> Mapping[str, str]:
+    """The header with a token for health checks, which succeed without one if its file cannot be read."""
+    try:
+        return authorization(deployment.spec.options["token_file"])
+    except WrongUsage:
+        return {}
 
 
 def _existing(name: str) -> Deployment:
