@@ -15,10 +15,28 @@ from tests.support.containers.shared import Containers
 from tests.support.local import left_in, processes_in
 from tests.support.ray.cluster import RayCluster
 
+from likewise.testing.deployer import Deployer
 from likewise.testing.targets import TargetSuite, TargetUnderTest
+from likewise.testing.targets.suite import Deploy
 
 pytest_plugins = ("tests.support.aws.fixtures", "tests.support.containers.fixtures", "tests.support.ray.fixtures")
 SIGNED = f"AWS4-HMAC-SHA256 Credential=a/20260101/{REGION}/sagemaker/aws4_request, SignedHeaders=host, Signature=b"
+
+
+class SlowTargetSuite(TargetSuite):
+    """For targets that take seconds to deploy: only one test with killed processes is not long."""
+
+    @pytest.mark.long
+    def test_interrupted_plan_is_rolled_back_by_another_plan(
+        self, deploy: Deploy, deployer: Deployer, one: Path, two: Path
+    ) -> None:
+        super().test_interrupted_plan_is_rolled_back_by_another_plan(deploy, deployer, one, two)
+
+    @pytest.mark.long
+    def test_plan_interrupted_within_a_step_is_rolled_back_by_another_plan(
+        self, target: TargetUnderTest, deploy: Deploy, deployer: Deployer, one: Path, two: Path
+    ) -> None:
+        super().test_plan_interrupted_within_a_step_is_rolled_back_by_another_plan(target, deploy, deployer, one, two)
 
 
 @pytest.mark.xdist_group("local")
@@ -32,7 +50,7 @@ class TestLocal(TargetSuite):
 
 
 @pytest.mark.xdist_group("ray")
-class TestRay(TargetSuite):
+class TestRay(SlowTargetSuite):
     @pytest.fixture(scope="class")
     @classmethod
     def target(cls, shared_ray_cluster: RayCluster) -> Iterator[TargetUnderTest]:
@@ -50,7 +68,7 @@ class TestRay(TargetSuite):
 
 
 @pytest.mark.xdist_group("containers")
-class TestContainer(TargetSuite):
+class TestContainer(SlowTargetSuite):
     @pytest.fixture(scope="class")
     @classmethod
     def target(cls, data_home: Path, containers: Containers) -> Iterator[TargetUnderTest]:

@@ -144,6 +144,7 @@ def test_commands_of_the_readme(home: Path, ray_cluster: RayCluster) -> None:
     assert "num_replicas" in mlflow_deployments("help", *target)
 
 
+@pytest.mark.long
 def test_python_code_of_the_readme_through_the_client_port(home: Path, ray_cluster: RayCluster) -> None:
     remote, local = get_deploy_client(f"ray-serve://{ray_cluster.client}"), get_deploy_client("ray-serve")
     created = remote.create_deployment(name="times", model_uri="models:/times/1", config={"num_replicas": 2, **SMALL})

@@ -27,9 +27,9 @@ NEEDS = {
 }
 """What each optional part needs, by the names of doctor's findings."""
 
-SECONDS = {"Spark": 80, "Ray Serve": 40, "SageMaker": 120}
-ALWAYS_S, QUICK_S = 330, 110
-"""Estimates for two idle cores of an AMD EPYC, from the CPU time of each part; the rehearsal's without downloads."""
+SECONDS = {"Spark": 80, "Ray Serve": 50, "SageMaker": 120}
+ALWAYS_S, QUICK_S = 440, 110
+"""Estimates for two idle cores of an AMD EPYC without bf16, by a whole demo of 570 s; the rehearsal's without downloads."""
 
 
 def demo(
