@@ -12,6 +12,7 @@ from rich.console import Console
 from likewise.cli.answers import unfolded
 from likewise.cli.operations import LISTED, _age
 from likewise.cli.screen import Screen
+from likewise.core.stdout import release_stdout
 
 INNER = json.dumps({"score": 0.9, "label": "positive", "more": json.dumps([1, {"a": None}])})
 
@@ -90,6 +91,7 @@ def test_a_single_text_gets_the_whole_width() -> None:
 
 
 def test_a_pipe_gets_the_header_and_complete_cells(capsys: pytest.CaptureFixture[str]) -> None:
+    release_stdout()  # an earlier test may have reserved its own
     Screen().table("Title", ["name", "text"], [["a", "word " * 100]], whole=1)
     Screen().table("Title", ["", ""], [["a", "b"]])
     assert capsys.readouterr().out == f"name\ttext\na\t{'word ' * 100}\na\tb\n"

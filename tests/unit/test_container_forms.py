@@ -301,7 +301,7 @@ def test_columns_of_records_have_one_order() -> None:
 )
 def test_predictions_that_do_not_fit_in_lines_of_csv_are_an_error_and_the_remedy_helps(predictions: list[Any]) -> None:
     assert JSON_LINES in unwritable(CSV, predictions).remedy
-    assert [json.loads(line) for line in written(JSON_LINES, predictions).splitlines()] == predictions
+    assert [json.loads(line) for line in written(JSON_LINES, predictions).split("\n")[:-1]] == predictions
 
 
 @pytest.mark.parametrize("media", [CSV, JSON_LINES])
@@ -344,7 +344,7 @@ def test_there_are_as_many_lines_as_rows(media: str, of: Signature, predictions:
         return
     assert text.count("\n") == size
     if media == JSON_LINES:
-        assert all(json.loads(line) != () for line in text.splitlines())
+        assert [json.loads(line) for line in text.split("\n")[:-1]] or not size
     else:
         lines = list(csv.reader(io.StringIO(text), strict=True))
         assert len(lines) == size

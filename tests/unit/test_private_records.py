@@ -143,7 +143,9 @@ def named(_: Path) -> None:
 def planned(home: Path) -> None:
     folder = home / "cache" / "staging"
     folder.mkdir(parents=True, exist_ok=True)
-    Staging(folder).keep_snapshot([], numbered_on=False)
+    staging = Staging(folder)
+    staging.chunks.mkdir(exist_ok=True)
+    staging.keep_snapshot([], numbered_on=False)
 
 
 FORMER = {  # the file, and the temporary name that it once had
