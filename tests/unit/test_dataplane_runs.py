@@ -28,6 +28,7 @@ class Contained:
         self.gate.set()
         self.alone: list[tuple[str, float]] = []
         self.filled = False
+        self.loss = ""
 
     def answer(self, items: Sequence[Item], *, alone_s: float | None = None) -> list[tuple[int, Result]]:
         texts = [str(item.values[0]) for item in items if isinstance(item, Row)]
