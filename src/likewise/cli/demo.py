@@ -29,7 +29,7 @@ NEEDS = {
 
 SECONDS = {"Spark": 80, "Ray Serve": 50, "SageMaker": 120}
 ALWAYS_S, QUICK_S = 440, 110
-"""Estimates for two idle cores of an AMD EPYC without bf16, by a whole demo of 570 s; the rehearsal's without downloads."""
+"""Estimates for two idle cores of an AMD EPYC without bf16, from a demo of 570 s; the rehearsal's without downloads."""
 
 
 def demo(
