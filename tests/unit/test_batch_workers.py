@@ -15,7 +15,7 @@ from tests.support.batch.in_process import WINDOW, InProcess, run_on
 from tests.support.batch.scoring import UNSIGNED, names, quarantined, read, run_job, upper, write
 
 from likewise.batch.distributed import blob
-from likewise.batch.distributed.staging import ChunkFile
+from likewise.batch.distributed.staging import ChunkFile, Staging
 from likewise.batch.distributed.tally import Tally
 from likewise.batch.distributed.tasks import ScorePlan
 from likewise.core.errors import Interrupted, LikewiseError, ModelFailed, OutputRefused
@@ -32,6 +32,15 @@ def some_fail(row: Row) -> object:
 
 def make(path: Path) -> Path:
     return write(path, [{"n": str(n), "text": f"t{n}{' bad' * (n % 37 == 5)}"} for n in range(ROWS)])
+
+
+def interrupted(source: Path, output: Path, most: int) -> tuple[InProcess, Staging]:
+    """The workers of a job that was interrupted after `most` chunks, and its staging folder."""
+    workers = InProcess(most=most)
+    with pytest.raises(Interrupted):
+        run_on(workers, source, output)
+    assert workers.staging is not None
+    return workers, workers.staging
 
 
 def everything(output: Path) -> dict[str, object]:
@@ -76,11 +85,8 @@ def test_workers_give_the_output_of_the_local_runner(suffix: str, monkeypatch: p
 
 def test_results_leave_the_staging_folder_when_they_are_in_the_output(tmp_path: Path) -> None:
     source = make(tmp_path / "in.jsonl")
-    workers = InProcess(most=15)
-    with pytest.raises(Interrupted):
-        run_on(workers, source, tmp_path / "out")
-    assert workers.staging is not None
-    left = {str(path.relative_to(workers.staging.scored)) for path in workers.staging.scored.glob("*/*")}
+    workers, staging = interrupted(source, tmp_path / "out", most=15)
+    left = {str(path.relative_to(staging.scored)) for path in staging.scored.glob("*/*")}
     assert left < set(workers.scored)
     with pytest.raises(OutputRefused, match="the runner was spark or ray and is now local"):
         run_job(source, tmp_path / "out", window=WINDOW)
@@ -89,13 +95,10 @@ def test_results_leave_the_staging_folder_when_they_are_in_the_output(tmp_path: 
 
 def test_results_without_all_rows_are_refused(tmp_path: Path) -> None:
     source = make(tmp_path / "in.jsonl")
-    workers = InProcess(most=1)
-    with pytest.raises(Interrupted):
-        run_on(workers, source, tmp_path / "out")
-    assert workers.staging is not None
-    chunks = workers.staging.snapshot()
+    _, staging = interrupted(source, tmp_path / "out", most=1)
+    chunks = staging.snapshot()
     assert chunks is not None
-    blob.write(workers.staging.scored / chunks[1].name, {"rows": WINDOW, "ok": WINDOW - 1}, b"{}\n" * (WINDOW - 1), b"")
+    blob.write(staging.scored / chunks[1].name, {"rows": WINDOW, "ok": WINDOW - 1}, b"{}\n" * (WINDOW - 1), b"")
     with pytest.raises(OutputRefused, match="15 predictions and 0 quarantined rows"):
         run_on(InProcess(), source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -103,13 +106,10 @@ def test_results_without_all_rows_are_refused(tmp_path: Path) -> None:
 
 def test_corrupt_result_is_scored_again_and_a_corrupt_part_of_the_input_is_refused(tmp_path: Path) -> None:
     source = make(tmp_path / "in.jsonl")
-    workers = InProcess(most=1)
-    with pytest.raises(Interrupted):
-        run_on(workers, source, tmp_path / "out")
-    assert workers.staging is not None
-    result, later = [each.name for each in workers.staging.snapshot() or ()][1:3]
-    blob.write(workers.staging.scored / result, {"rows": WINDOW, "ok": WINDOW}, b"forged", b"")
-    for file in (workers.staging.scored / result, workers.staging.chunks / later):
+    _, staging = interrupted(source, tmp_path / "out", most=1)
+    result, later = [each.name for each in staging.snapshot() or ()][1:3]
+    blob.write(staging.scored / result, {"rows": WINDOW, "ok": WINDOW}, b"forged", b"")
+    for file in (staging.scored / result, staging.chunks / later):
         file.write_bytes(file.read_bytes()[:-1] + b"!")
     with pytest.raises(OutputRefused, match="cannot be written"):
         run_on(InProcess(), source, tmp_path / "out")
@@ -122,14 +122,11 @@ def test_corrupt_result_is_scored_again_and_a_corrupt_part_of_the_input_is_refus
 
 def test_links_among_results_are_not_followed(tmp_path: Path) -> None:
     source = make(tmp_path / "in.jsonl")
-    workers = InProcess(most=1)
-    with pytest.raises(Interrupted):
-        run_on(workers, source, tmp_path / "out")
-    assert workers.staging is not None
-    chunk = next(each for each in workers.staging.snapshot() or () if each.name not in workers.scored)
+    workers, staging = interrupted(source, tmp_path / "out", most=1)
+    chunk = next(each for each in staging.snapshot() or () if each.name not in workers.scored)
     blob.write(tmp_path / "victim", {"rows": WINDOW, "ok": WINDOW}, b"forged", b"")
-    (workers.staging.scored / chunk.name).parent.mkdir(exist_ok=True)
-    (workers.staging.scored / chunk.name).symlink_to(tmp_path / "victim")
+    (staging.scored / chunk.name).parent.mkdir(exist_ok=True)
+    (staging.scored / chunk.name).symlink_to(tmp_path / "victim")
     run_on(InProcess(), source, tmp_path / "out")
     assert {row["predictions"] for row in read(tmp_path / "out/part-00000.jsonl")} >= {"<T1>"}
     assert b"forged" in (tmp_path / "victim").read_bytes()

@@ -93,24 +93,13 @@ class ServerMiddleware:
             if self.hosts is not None:
                 self.hosts.check(scope)
             if self.tokens is not None:
-                exchange.admitted = self._has_token(exchange)
+                exchange.admitted = _has_token(self.tokens, exchange)
             handler = self.hot.get(exchange.path) if scope["method"] == "POST" else None
             await (handler or self.app)(scope, receive, send)
         except ClientDisconnect:
             exchange.status = CLIENT_CLOSED_REQUEST
         except BaseException as error:  # noqa: BLE001  re-raised if no response can be sent
             await self._respond_to_error(error, exchange, scope, receive, send)
-
-    def _has_token(self, exchange: _Exchange) -> bool:
-        """Whether a request has a valid token; Unauthorized if its path requires one."""
-        assert self.tokens is not None  # noqa: S101  for mypy
-        try:
-            self.tokens.check(exchange.headers)
-        except Unauthorized:
-            if is_open(exchange.path):
-                return False
-            raise
-        return True
 
     async def _respond_to_error(
         self, error: BaseException, exchange: _Exchange, scope: Scope, receive: Receive, send: Send
@@ -172,6 +161,17 @@ class ServerMiddleware:
                 **({"error_code": exchange.error_code} if exchange.error_code else {}),
             }
         )
+
+
+def _has_token(tokens: Tokens, exchange: _Exchange) -> bool:
+    """Whether a request has a valid token; Unauthorized if its path requires one."""
+    try:
+        tokens.check(exchange.headers)
+    except Unauthorized:
+        if is_open(exchange.path):
+            return False
+        raise
+    return True
 
 
 class _Exchange:

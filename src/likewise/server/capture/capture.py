@@ -108,9 +108,9 @@ class Capture:
             records = self._columns.ready(every := records_of(sample, answer, self._bundle, self._signature))
         except Exception as error:  # noqa: BLE001  values of any type; the other requests do not depend on it
             self._lost(len(sample.call.table), f"a request has no form in the files: {type(error).__name__}")
-            self._done += size
-            return
-        self._unfit(len(every) - len(records))
+            records = []
+        else:
+            self._unfit(len(every) - len(records))
         if not records:
             self._done += size
             return
