@@ -10,6 +10,7 @@ import shutil
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from tests.support.batch.scoring import (
@@ -29,6 +30,8 @@ from likewise.batch.job import JobReport, ScoreJob
 from likewise.batch.layout import write_errors
 from likewise.batch.runners import GROUP, RUNNERS, runner
 from likewise.batch.score_options import parse_columns, parse_conf
+from likewise.batch.sinks import Output
+from likewise.batch.staging import Claim
 from likewise.core.engine import EngineSpec
 from likewise.core.errors import (
     InputInvalid,
@@ -45,6 +48,7 @@ from likewise.core.items import Row
 from likewise.core.spec import ModelSpec
 from likewise.engine.load import LazyEngine
 
+STARTING = {function.__code__ for function in (Output.__enter__, Output.resume, Claim.acquire, Claim.clear)}
 OUTPUTS = ["out", "out.csv", "out.jsonl", "out.parquet"]
 
 
@@ -269,16 +273,38 @@ def test_ctrl_c_while_the_engine_loads_leaves_nothing(tmp_path: Path, source: Pa
     assert names(tmp_path) == {"in.csv"}
 
 
-def test_ctrl_c_while_the_staging_folder_is_created_leaves_nothing(
-    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+def test_ctrl_c_at_any_line_of_the_start_leaves_nothing(tmp_path: Path, source: Path) -> None:
+    lines = 0
+    while _stopped_at_line(lines + 1, source, tmp_path / "out"):
+        lines += 1
+        assert names(tmp_path) == {"in.csv"}, lines
+    assert lines > 20
+    assert (tmp_path / "out").exists()
 
-    monkeypatch.setattr("likewise.batch.sinks.Claim.clear", stop)
-    with pytest.raises(Interrupted):
-        run_job(source, tmp_path / "out")
-    assert names(tmp_path) == {"in.csv"}
+
+def _stopped_at_line(number: int, source: Path, output: Path) -> bool:
+    """Whether a job got as far as this line, counted in `STARTING`, in which it was interrupted."""
+    left = number
+
+    def trace(frame: FrameType, event: str, _: object) -> object:
+        nonlocal left
+        if frame.f_code not in STARTING:
+            return None
+        left -= event == "line"
+        if left == 0:
+            left = -1
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        run_job(source, output)
+    except Interrupted:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
 
 
 def test_damaged_parquet_file_fails_the_job(tmp_path: Path) -> None:

@@ -59,7 +59,9 @@ def test_staging_is_private_and_the_output_is_not(tmp_path: Path, source: Path, 
 def test_readable_staging_of_an_earlier_version_is_tightened_and_resumed(tmp_path: Path, source: Path) -> None:
     staging = interrupted(source, tmp_path / "out")
     staging.chmod(0o755)
-    Claim(staging, tmp_path / "out").release()
+    claim = Claim(staging, tmp_path / "out")
+    claim.acquire()
+    claim.release()
     assert mode(staging) == 0o700
     assert run_job(source, tmp_path / "out", window=10).rows_ok == 51
 

@@ -48,15 +48,20 @@ class Output:
         self._sealed = self.writer if isinstance(self.writer, SealedWriter) else None
         self._part: AppendFile | None = None
         self._discard = self._resumed = False
+        self._undo = ExitStack()
+        self._claim = Claim(self.staging, self.layout.data)
         self.done = self.waiting = 0
 
     def __enter__(self) -> Output:
-        with write_errors(self.layout.data), ExitStack() as undo:
-            undo.callback(self._leave)  # registered first, because Ctrl-C may come between any two lines
-            self._claim = Claim(self.staging, self.layout.data)
-            undo.callback(self._claim.release)
-            self._undo = undo.pop_all()
-        return self
+        try:
+            with write_errors(self.layout.data):
+                self._undo.callback(self._leave)  # registered first, because Ctrl-C may come between any two lines
+                self._undo.callback(self._claim.release)
+                self._claim.acquire()
+                return self
+        except BaseException:
+            self._undo.close()
+            raise
 
     def __exit__(self, *_: object) -> None:
         if self._part:

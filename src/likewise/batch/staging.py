@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from likewise.batch import result_cache
 from likewise.batch.journal import NAME as JOURNAL
@@ -102,21 +102,25 @@ class Claim:
     """An exclusive lock on a staging folder, so that each output has only one job at a time."""
 
     def __init__(self, folder: Path, output: Path) -> None:
-        """Create and lock the folder; output: for the error message.
+        """output: for error messages."""
+        self._folder = folder
+        self._output = output
+        self._lock: int | None = None
+
+    def acquire(self) -> None:
+        """Create and lock the folder. If it is interrupted, call `release`.
 
         OutputRefused if another job has locked it, or another user may have written to it.
         """
-        self._folder = folder
         with suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-        self._lock = open_folder(folder, remedy=REMEDY)
+            self._folder.mkdir(mode=0o700)
+        self._lock = open_folder(self._folder, remedy=REMEDY)
+        make_private(self._lock)
         try:
-            make_private(self._lock)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self._lock)
             remedy = "wait until it has finished, or choose another OUTPUT"
-            raise OutputRefused(f"another job is writing {output}", remedy=remedy) from None
+            raise OutputRefused(f"another job is writing {self._output}", remedy=remedy) from None
 
     def clear(self) -> None:
         """Remove the content of the folder: the journal first, so that no run resumes what is left of it."""
@@ -127,13 +131,14 @@ class Claim:
 
     def check(self) -> None:
         """FileNotFoundError if the folder is no longer the one that was locked."""
-        current, locked = os.lstat(self._folder), os.fstat(self._lock)
+        current, locked = os.lstat(self._folder), os.fstat(cast(int, self._lock))
         if (current.st_dev, current.st_ino) != (locked.st_dev, locked.st_ino):
             raise FileNotFoundError(2, "the folder no longer exists")
 
     def release(self) -> None:
-        """Release the lock."""
-        os.close(self._lock)
+        """Release the lock, if it was acquired."""
+        if self._lock is not None:
+            os.close(self._lock)
 
 
 def check(folder: Path) -> None:
