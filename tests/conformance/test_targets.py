@@ -27,6 +27,12 @@ class SlowTargetSuite(TargetSuite):
     """For targets that take seconds to deploy: only one test with killed processes is not long."""
 
     @pytest.mark.long
+    def test_interrupted_plan_is_resumed_by_the_same_plan(
+        self, deploy: Deploy, deployer: Deployer, one: Path, two: Path
+    ) -> None:
+        super().test_interrupted_plan_is_resumed_by_the_same_plan(deploy, deployer, one, two)
+
+    @pytest.mark.long
     def test_interrupted_plan_is_rolled_back_by_another_plan(
         self, deploy: Deploy, deployer: Deployer, one: Path, two: Path
     ) -> None:

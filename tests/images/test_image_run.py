@@ -469,6 +469,7 @@ def test_deployment_to_sagemaker_is_rehearsed(docker: Docker, upper: Path, base:
     assert json.loads(likewise("list", "--json", env=env).stdout) == {"deployments": []}
 
 
+@pytest.mark.long
 def test_killed_rehearsal_leaves_nothing_after_the_next_one(
     docker: Docker, upper: Path, base: str, tmp_path: Path
 ) -> None:

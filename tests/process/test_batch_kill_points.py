@@ -9,7 +9,7 @@ from tests.support.batch.kill_points import Job, check, local, on_workers
 from tests.support.forked import forked
 
 
-@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [29, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("job", [local, on_workers])
 @pytest.mark.parametrize(("name", "replaces"), [("out.jsonl", True), ("parquet", False)])
 def test_job_killed_before_a_change_of_a_file_loses_and_repeats_no_row(

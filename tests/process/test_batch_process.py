@@ -154,7 +154,7 @@ def test_read_only_disk_is_reported(tmp_path: Path, tiny_disk: Path, start: Star
     assert "Read-only" in str(error["cause"])
 
 
-@pytest.mark.parametrize("output", ["out", "out.parquet"])
+@pytest.mark.parametrize("output", ["out", pytest.param("out.parquet", marks=pytest.mark.long)])
 def test_memory_does_not_grow_with_the_input(tmp_path: Path, output: str) -> None:
     peaks = []
     for size in (20_000_000, 200_000_000):

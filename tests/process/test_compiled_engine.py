@@ -245,6 +245,7 @@ main()
 """
 
 
+@pytest.mark.long
 def test_bundle_without_openvino_has_the_other_engines(store: Store, tmp_path: Path) -> None:
     command = [sys.executable, "-c", WITHOUT_OPENVINO, "bundle", store.uri, "-o", str(tmp_path / "b"), "--json"]
     done = subprocess.run(command, cwd=tmp_path, env=store.env, capture_output=True, text=True, timeout=300)

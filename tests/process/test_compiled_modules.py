@@ -318,7 +318,9 @@ def predicted(engine: Any, texts: Sequence[str]) -> list[str]:
     return list(engine.predict(pd.DataFrame({"text": texts}))["label"])
 
 
-@pytest.mark.parametrize("name", ["pyfunc over transformers", "pyfunc over pytorch"])
+@pytest.mark.parametrize(
+    "name", ["pyfunc over transformers", pytest.param("pyfunc over pytorch", marks=pytest.mark.long)]
+)
 def test_pyfunc_is_compiled_and_keeps_all_labels_of_2500_reviews(
     name: str, models: Callable[[str], Path], bundles: Callable[[str], api.Bundle]
 ) -> None:

@@ -20,7 +20,7 @@ from likewise.bundles.open import open_bundle
 from likewise.testing.models import pyfunc_bundle, upper_bundle
 
 pytestmark = pytest.mark.xdist_group("local")
-SIGNALS = [signal.SIGINT, signal.SIGKILL]
+SIGNALS = [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGKILL]
 POINTS = [pytest.param(2, id="few"), pytest.param(20, id="many", marks=pytest.mark.long)]
 DEPLOY = ["--to", "local", "--name", "one", "--trust", "-C", "drain_linger_s=0.1", "--json"]
 

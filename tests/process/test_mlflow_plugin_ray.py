@@ -118,6 +118,7 @@ def two_free_cpus(ray_cluster: RayCluster) -> Iterator[None]:
         yield
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("two_free_cpus")
 def test_commands_of_the_readme(home: Path, ray_cluster: RayCluster) -> None:
     target, name, options = TARGET, ("--name", "times"), ("-C", "num_replicas=1")

@@ -159,7 +159,7 @@ def at_path(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 SOURCES = [
     *(at_http, at_s3, at_path),
-    pytest.param(at_tracking_server, marks=pytest.mark.slow),
+    pytest.param(at_tracking_server, marks=pytest.mark.long),
 ]
 
 DEPLOYED = pytest.mark.parametrize("planted", [at_http], indirect=True)  # a bundle does not depend on its source

@@ -137,7 +137,7 @@ def send_raw(schema: Any, running: Service, model: str, *, times: int) -> None:
         each()
 
 
-@pytest.mark.parametrize("times", [25, pytest.param(125, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [10, pytest.param(125, marks=pytest.mark.long)])
 @pytest.mark.parametrize("model", [name for name in MODELS if name != "upper"])  # equivalent to `text`
 def test_responses_match_the_openapi_document(tmp_path: Path, model: str, times: int) -> None:
     """With 125 times and five models, more than 10,000 requests in total."""

@@ -56,6 +56,7 @@ spark.stop()
 """
 
 
+@pytest.mark.long
 def test_results_through_spark_connect(text_model: api.Bundle, tmp_path: Path) -> None:
     texts = [f"movie {n} is {'good ' * (n % 9)}" for n in range(200)]
     source = tmp_path / "in.jsonl"

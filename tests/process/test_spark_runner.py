@@ -190,6 +190,7 @@ def test_failed_jobs_are_reported_and_leave_no_output(spark: Any, logging_model:
         api.score(logging_model, source, tmp_path / "out", options=ON_SPARK)
 
 
+@pytest.mark.long
 def test_job_of_a_killed_driver_is_resumed(tmp_path: Path) -> None:
     """Another process resumes with the results of the killed one."""
     rows, window = 320, 32

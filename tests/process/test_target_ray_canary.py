@@ -68,6 +68,7 @@ def require_old(clients: Callers, target: RayTarget, receipt: Receipt, new: str)
     assert clients.failures == []
 
 
+@pytest.mark.long
 def test_good_version_is_promoted_with_and_without_requests(
     ray_target: RayTarget, tried: Receipt, models: dict[int | str, ModelSpec]
 ) -> None:

@@ -255,6 +255,7 @@ def serve_command(cluster: RayCluster, *words: str) -> str:
     return run([cluster.python, *SERVE, *words, "--address", cluster.dashboard], env=cluster.env).stdout
 
 
+@pytest.mark.long
 def test_serve_deploys_the_file_and_rejects_another_bundle(
     ray_cluster: RayCluster, ray_target: RayTarget, model: ModelSpec, tmp_path: Path
 ) -> None:

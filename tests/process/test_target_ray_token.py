@@ -41,7 +41,7 @@ def target(
     return RayTarget("ray" if request.param == "Ray's own port" else f"ray-serve://{guarded.client}")
 
 
-@pytest.mark.parametrize("in_home", [True, False])
+@pytest.mark.parametrize("in_home", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_token_file_is_found_as_by_ray(
     target: RayTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_home: bool
 ) -> None:

@@ -101,7 +101,7 @@ def test_workers_divide_the_cores(bundle: str, machine: Machine) -> None:
         machine.check(max(1, usable_cores() // 2), 2)
 
 
-@pytest.mark.parametrize("words", [(), ("--workers", "2")])
+@pytest.mark.parametrize("words", [(), pytest.param(("--workers", "2"), marks=pytest.mark.long)])
 def test_user_settings_win(bundle: str, machine: Machine, words: tuple[str, ...]) -> None:
     machine.env |= {"OMP_NUM_THREADS": "3", "OMP_WAIT_POLICY": "ACTIVE"}
     with machine.serving(bundle, *words):
@@ -146,9 +146,9 @@ def _rows(machine: Machine) -> Path:
     ("command", "processes", "threads"),
     [
         (_score, 1, usable_cores()),
-        (_verify, 2, usable_cores()),
+        pytest.param(_verify, 2, usable_cores(), marks=pytest.mark.long),
         (_bundle, 2, usable_cores()),
-        (_deploy, None, SHARE),
+        pytest.param(_deploy, None, SHARE, marks=pytest.mark.long),
         (_serve_in_container, None, SHARE),
     ],
     ids=["score", "verify", "bundle", "deploy to local", "container"],

@@ -271,6 +271,7 @@ def test_one_changed_value_in_10_000_rows_is_found(
     assert sampled["bound"] <= (0.0101 if sampled["agrees"] else 0.02)
 
 
+@pytest.mark.long
 def test_predictions_of_a_stale_bundle_on_spark_are_found(
     home: dict[str, str], models: dict[str, Path], golden: Path, tmp_path: Path
 ) -> None:

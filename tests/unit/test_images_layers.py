@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 import marshal
+import sys
 import tarfile
 import warnings
 from pathlib import Path
@@ -126,11 +127,16 @@ def test_byte_code_does_not_depend_on_the_state_of_the_process() -> None:
 
 
 def test_byte_code_is_added_only_for_the_running_python_version() -> None:
-    import sys
-
     names = [e.name for e in with_byte_code([LayerEntry.of("p/m.py", b"x = 1")], sys.version_info[1])]
     assert names == ["p/m.py", f"p/__pycache__/m.{sys.implementation.cache_tag}.pyc"]
     assert [e.name for e in with_byte_code([LayerEntry.of("p/m.py", b"x = 1")], 99)] == ["p/m.py"]
+
+
+def test_installed_tests_have_no_byte_code() -> None:
+    entries = [LayerEntry.of("pandas/tests/m.py", b"x = 1"), LayerEntry.of("pandas/_testing/m.py", b"x = 1")]
+    names = [e.name for e in with_byte_code(entries, sys.version_info[1])]
+    assert names[:2] == ["pandas/tests/m.py", "pandas/_testing/m.py"]
+    assert len(names) == 3
 
 
 @pytest.mark.parametrize(

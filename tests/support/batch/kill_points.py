@@ -67,27 +67,24 @@ def check(folder: Path, job: Job, name: str, replaces: bool, every: int) -> None
             assert files(current) in (expected, before), sorted(files(current))
             job(source, current / name, True)
 
-    def killed(number: int) -> bool:
-        current = folder / str(number)
-        shutil.copytree(old, current)
-        code = in_fork(run_until, number, job, source, current / name)
-        assert code in (0, KILLED)
-        if code == KILLED:
-            assert in_fork(run_again, current) == 0, number
+    uninterrupted = shutil.copytree(old, folder / "uninterrupted")
+    assert in_fork(run_until, 0, job, source, uninterrupted / name) == 0
+    assert files(uninterrupted) == expected
+    changes = int(source.with_suffix(".changes").read_text())
+    assert changes > 40
+    for number in sorted({*range(0, changes, every), *range(changes - LAST, changes)}):
+        current = shutil.copytree(old, folder / str(number))
+        assert in_fork(run_until, number + 1, job, source, current / name) == KILLED
+        assert in_fork(run_again, current) == 0, number
         assert files(current) == expected, number
         shutil.rmtree(current)
-        return code == KILLED
-
-    number = 1
-    while killed(number):
-        number += every
-    for last in range(max(1, number - every - LAST), number):
-        killed(last)
-    assert number > 40
 
 
 def run_until(number: int, job: Job, source: Path, output: Path) -> None:
-    """Run the job with `restart`; exit before it changes, creates or syncs a file for the `number`th time."""
+    """Run the job with `restart`; exit before it changes, creates or syncs a file for the `number`th time.
+
+    If it does so less often, the number of times is in a file next to the source.
+    """
     left = number
 
     def count() -> None:
@@ -109,6 +106,7 @@ def run_until(number: int, job: Job, source: Path, output: Path) -> None:
     os.fsync = counted
     sys.addaudithook(hook)
     job(source, output, True)
+    source.with_suffix(".changes").write_text(str(number - left))
 
 
 def in_fork(function: Callable[..., object], *arguments: object) -> int:
