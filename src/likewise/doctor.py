@@ -16,11 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from likewise.bundles.cache import cache_home
 from likewise.core.cores import own_settings, usable_cores, usable_threads
-from likewise.core.errors import LikewiseError
 from likewise.core.extras import install_command
 from likewise.engine.kinds import kinds
-from likewise.shipping.logged_environment import complete_environments
 
 REGISTRY = "LIKEWISE_REHEARSAL_REGISTRY"
 TIMEOUT_S = 5.0  # of each program and request
@@ -55,7 +54,7 @@ def examine() -> list[MachineFinding]:
         _threads,
         _memory,
         _disk,
-        _environments,
+        _cache,
         *(partial(_library, name, *about) for name, about in _libraries().items()),
         _java,
         _containers,
@@ -67,15 +66,15 @@ def examine() -> list[MachineFinding]:
         return [future.result() for future in [pool.submit(check) for check in checks]]
 
 
-def _environments() -> MachineFinding:
-    try:
-        sizes = complete_environments()
-    except LikewiseError as error:
-        return MachineFinding("environments", "missing", error.cause, error.remedy)
-    if not sizes:
-        return MachineFinding("environments", "ok", "none yet; --env creates one with a model's own versions")
-    folder, size = next(iter(sizes)).parent, sum(sizes.values()) / 1e6
-    return MachineFinding("environments", "ok", f"{len(sizes)} for --env, {size:,.0f} MB, in {folder}; delete any")
+def _cache() -> MachineFinding:
+    home = cache_home()
+    folders = sorted(path for path in home.glob("*") if path.is_dir())
+    sizes = {path.name: sum(each.lstat().st_size for each in path.rglob("*")) / 1e6 for path in folders}
+    if not any(sizes.values()):
+        return MachineFinding("Cache", "ok", f"{home}, empty")
+    each = ", ".join(f"{name} {size:,.0f}" for name, size in sizes.items())
+    found = f"{home}, {sum(sizes.values()):,.0f} MB ({each}); delete what no deployment uses"
+    return MachineFinding("Cache", "ok", found)
 
 
 def _python() -> MachineFinding:

@@ -130,12 +130,6 @@ def environment_python(wanted: Wanted, report: OnProgress, uv: str | None = UV) 
     return folder / "bin" / "python"
 
 
-def complete_environments() -> dict[Path, int]:
-    """The complete environments in the cache, and their sizes in bytes when they were created."""
-    marks = sorted(cache_folder(FOLDER).glob(f"*/{OWN}"))
-    return {mark.parent: int(json.loads(mark.read_bytes())["bytes"]) for mark in marks}
-
-
 def packages_of(python: Path) -> Path:
     """The folder with the packages of an environment of `environment_python`."""
     return next((python.parents[1] / "lib").glob("python3.*")) / "site-packages"
@@ -287,7 +281,7 @@ def _create(folder: Path, wanted: Wanted, report: OnProgress, uv: str | None) ->
         _install(folder, wanted, uv)
         _copy_likewise(packages_of(folder / "bin" / "python"))
         size = sum(path.lstat().st_size for path in folder.rglob("*"))
-        mark = {"bytes": size, "requirements": wanted.requirements, "creator": sys.executable}
+        mark = {"requirements": wanted.requirements, "creator": sys.executable}
         (folder / OWN).write_text(json.dumps(mark, indent=2) + "\n")
         report(f"created {folder}, {size / 1e6:,.0f} MB")
     except BaseException:
