@@ -26,25 +26,25 @@ class Served(NamedTuple):
     engine: str | None = None
 
 
-def served(url: str, path: str, headers: Mapping[str, str] = MappingProxyType({})) -> Served | None:
-    """What the headers of the response to `GET path` name; None without a 200 within PROBE_TIMEOUT_S.
+class Health(NamedTuple):
+    """The response to `GET /ready`: what it serves if it is ready; else the first line of its message, if any."""
 
-    headers: of the request, with a token if the service requires one: without it, the response names nothing.
+    served: Served | None = None
+    message: str = ""
+
+
+def health(url: str, headers: Mapping[str, str] = MappingProxyType({})) -> Health:
+    """Whether a service is ready, within PROBE_TIMEOUT_S.
+
+    headers: of the request, with a token if the service requires one: without it, the response names no model.
     """
     try:
-        status, received, _ = _exchange(url, PROBE_TIMEOUT_S, "GET", path, None, headers)
-    except (OSError, http.client.HTTPException):
-        return None
-    return served_by(received) if status == 200 else None
-
-
-def refusal(url: str, path: str) -> str:
-    """`: ` and the first line of the message of the error response to `GET path`; empty without one."""
-    try:
-        _, _, body = _exchange(url, PROBE_TIMEOUT_S, "GET", path, None, {})
-        return f": {json.loads(body)['message'].splitlines()[0]}"
+        status, received, body = _exchange(url, PROBE_TIMEOUT_S, "GET", "/ready", None, headers)
+        if status == 200:
+            return Health(served_by(received))
+        return Health(message=json.loads(body)["message"].splitlines()[0])
     except (OSError, http.client.HTTPException, ValueError, TypeError, LookupError, AttributeError):
-        return ""
+        return Health()
 
 
 def served_by(headers: http.client.HTTPMessage) -> Served:

@@ -14,7 +14,7 @@ from likewise.targets.container.container_options import ContainerTargetOptions
 from likewise.targets.container.door import FOLDER, READY
 from likewise.targets.container.inspection import ContainerState, listener_name
 from likewise.targets.container.program import Program
-from likewise.targets.http_client import served
+from likewise.targets.http_client import health
 from likewise.targets.listener import HAND_OVER
 
 POLL_S = 0.1
@@ -73,7 +73,7 @@ def await_ready(program: Program, name: str, url: str, wait_s: float) -> None:
         container = inspection.container(program, name)
         if container is None or not container.running or container.restarts or container.status == "restarting":
             raise _failure(program, name, "exited" if container else "was removed", container)
-        if READY in program.log(name, container.started) and served(url, "/ready") is not None:
+        if READY in program.log(name, container.started) and health(url).served is not None:
             return
         if time.monotonic() > deadline:
             raise _failure(program, name, f"is not ready after {wait_s:.0f} s", container)

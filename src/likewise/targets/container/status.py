@@ -6,7 +6,7 @@ from likewise.targets.base import DeploymentState, JsonValue, Receipt, Status
 from likewise.targets.container import inspection
 from likewise.targets.container.inspection import ContainerState, DeploymentContainers
 from likewise.targets.container.program import Program
-from likewise.targets.http_client import Served, refusal, served
+from likewise.targets.http_client import Health, health
 
 RESTART = "run `likewise update NAME` to restart it with its last model and options"
 
@@ -20,13 +20,14 @@ def status_of(program: Program, containers: DeploymentContainers) -> Status:
         about = f"one of its containers is missing or stopped: {RESTART}"
         return Status("failing", about=about, details=_details(containers))
     url = listener.labels[inspection.URL]
-    serving = served(url, "/ready")
-    state, about = _state(containers, current, serving)
-    about += refusal(url, "/ready") if serving is None and current.status == "running" else ""
+    found = health(url)
+    state, about = _state(containers, current, found)
     if state == "failing":
         about = f"{about}: {' | '.join(program.log(current.name).splitlines()[-3:])}"
     log = f"{program.name} logs {current.name}"
-    return Status(state, url, about, {**_details(containers), "program": program.name, "log": log}, *(serving or ()))
+    return Status(
+        state, url, about, {**_details(containers), "program": program.name, "log": log}, *(found.served or ())
+    )
 
 
 def receipt_of(uri: str, name: str, containers: DeploymentContainers) -> Receipt | None:
@@ -39,15 +40,14 @@ def receipt_of(uri: str, name: str, containers: DeploymentContainers) -> Receipt
     return Receipt(uri, name, current.model, current.options, outputs, current.created, current.started)
 
 
-def _state(
-    containers: DeploymentContainers, current: ContainerState, serving: Served | None
-) -> tuple[DeploymentState, str]:
+def _state(containers: DeploymentContainers, current: ContainerState, found: Health) -> tuple[DeploymentState, str]:
     if len(containers.running) > 1:
         return "updating", f"{len(containers.running)} versions are running"
-    if serving is not None:
+    if found.served is not None:
         return "ready", ""
     if current.status == "running" and current.restarts <= 1:  # more: it does not stay up
-        return "restarting" if current.restarts else "starting", "the container is running but not ready"
+        about = "the container is running but not ready" + (f": {found.message}" if found.message else "")
+        return "restarting" if current.restarts else "starting", about
     killed = ", out of memory" if current.killed_for_memory else ""
     return "failing", f"the container is {current.status}, last exit code {current.exit_code}{killed}"
 

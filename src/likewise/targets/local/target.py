@@ -17,7 +17,7 @@ from likewise.receipts import data_home
 from likewise.server.auth import Tokens, authorization
 from likewise.targets.base import Finding, Outputs, PlanStep, Receipt, Response, Status, Traffic, Verb, output_of
 from likewise.targets.figures import traffic_of
-from likewise.targets.http_client import invoke, metrics_page, refusal, served
+from likewise.targets.http_client import Health, health, invoke, metrics_page
 from likewise.targets.local.control import SupervisorUnavailable
 from likewise.targets.local.deployment_folder import Deployment, DeploymentFolder, ServiceSpec
 from likewise.targets.local.installation import install, keep_only
@@ -125,13 +125,13 @@ class LocalTarget:
         except SupervisorUnavailable as error:
             about = f"its supervisor is not running ({error}): {RESTART.replace('NAME', receipt.name)}"
             return Status("failing", deployment.url, about, {"folder": str(folder.path), "log": str(folder.log)})
-        serving = served(deployment.url, "/ready", _token(deployment)) if reported["service_pid"] else None
+        found = health(deployment.url, _token(deployment)) if reported["service_pid"] else Health()
         state, about = reported["state"], " | ".join(reported["problem"].splitlines())
-        if state == "ready" and serving is None:
-            why = refusal(deployment.url, "/ready")
+        if state == "ready" and found.served is None:
+            why = f": {found.message}" if found.message else ""
             state, about = "failing", f"the service is running but not ready{why}; see its log"
         details = {key: reported[key] for key in ("pid", "service_pid", "restarts", "uptime_s", "supervised_s")}
-        return Status(state, deployment.url, about, {**details, "log": str(folder.log)}, *(serving or ()))
+        return Status(state, deployment.url, about, {**details, "log": str(folder.log)}, *(found.served or ()))
 
     def traffic(self, receipt: Receipt) -> Traffic:
         """The figures in the service's metrics page, which start again with each version and each restart."""
