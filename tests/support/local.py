@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from tests.support.processes import command_of, environment_of
@@ -9,8 +10,9 @@ from tests.support.processes import command_of, environment_of
 
 def left_in(data: Path) -> list[str]:
     """All files and processes of local deployments of the user whose data folder is `data`."""
-    files = [str(path) for path in sorted((data / "local").rglob("*"))]
-    return files + [f"process {pid}" for pid in processes_in(data)]
+    # os.walk ignores folders that a command moves or deletes meanwhile
+    files = [os.path.join(top, name) for top, folders, names in os.walk(data / "local") for name in folders + names]
+    return sorted(files) + [f"process {pid}" for pid in processes_in(data)]
 
 
 def processes_in(data: Path) -> list[int]:

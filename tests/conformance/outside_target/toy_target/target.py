@@ -11,7 +11,7 @@ from likewise.core.option_fields import as_json
 from likewise.core.spec import ModelSpec
 from likewise.server import ServerOptions
 from likewise.targets.base import Finding, Outputs, PlanStep, Receipt, Response, Status, Verb
-from likewise.targets.http_client import invoke, served
+from likewise.targets.http_client import health, invoke
 from toy_target.deployment import Deployment
 
 
@@ -75,9 +75,9 @@ class ToyTarget:
         version = Deployment(receipt.name).version()
         if version is None:
             return Status("gone", about="the deployment does not exist")
-        serving = served(version["url"], "/ready")
-        state = "ready" if serving else "failing"
-        return Status(state, version["url"], **(serving._asdict() if serving else {}))
+        found = health(version["url"])
+        state = "ready" if found.served else "failing"
+        return Status(state, version["url"], found.message, **(found.served._asdict() if found.served else {}))
 
     def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Response:
         """Raises NotDeployed, TargetUnavailable."""
