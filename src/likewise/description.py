@@ -120,7 +120,8 @@ def _source(bundle: Bundle) -> str:
 
 
 def _fields(fields: tuple[Field, ...] | None) -> str:
-    return ", ".join(f"{f.name or '(unnamed)'}: {f.kind}" for f in fields) if fields else "not declared"
+    shown = [f"{f.name or '(unnamed)'}: {f.kind}{'' if f.required else ' (optional)'}" for f in fields or ()]
+    return ", ".join(shown) or "not declared"
 
 
 def _steps(pipeline: object) -> list[str]:

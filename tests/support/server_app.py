@@ -57,9 +57,13 @@ class Upper:
 
 
 def upper_app(
-    open_engine: Callable[[], Engine] = Upper, *, example: bytes | None = None, options: ServerOptions | None = None
+    open_engine: Callable[[], Engine] = Upper,
+    *,
+    example: bytes | None = None,
+    options: ServerOptions | None = None,
+    signature: Signature = TEXT,
 ) -> Starlette:
-    model = ServedModel(name="<upper>", digest="sha256:abc", signature=TEXT, example=example)
+    model = ServedModel(name="<upper>", digest="sha256:abc", signature=signature, example=example)
     return create_app(open_engine, model, options)
 
 

@@ -279,7 +279,7 @@ def test_non_json_values_and_invalid_signatures_are_reported_when_the_model_is_r
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (None, "does not contain MLmodel"),
+        (None, "no MLmodel"),
         ("flavors: {spark: {}}", "no python_function"),
         ("[1, 2]", "a list"),
         ("a: [", "cannot be read"),

@@ -5,7 +5,7 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import fields
 from importlib.metadata import version
 from typing import Any
@@ -19,6 +19,7 @@ from likewise.core.engine import Engine, Work
 from likewise.core.errors import EngineUnavailable, RowRefused, WrongUsage
 from likewise.core.items import Item
 from likewise.core.results import Failed, Result
+from likewise.core.signature import Signature
 from likewise.server import ServerOptions
 from likewise.server.port import listen
 
@@ -123,6 +124,27 @@ def test_a_failing_row_is_reported_and_a_broken_model_is_500() -> None:
         )
 
     run_scenario(scenario)
+
+
+OPTIONAL = Signature.parse({"inputs": [{"name": "text", "type": "string", "required": False}]})
+
+
+@pytest.mark.parametrize(
+    ("signature", "body", "remedy"),
+    [
+        (OPTIONAL, {"dataframe_records": [{"txet": "a"}, {"other": "b"}]}, "optional column 'text'"),
+        (Signature(), {"inputs": [{"text": "bad 1"}, {"text": "bad 2"}]}, "`dataframe_records`"),
+    ],
+)
+def test_a_request_whose_form_the_model_does_not_expect_does_not_make_it_broken(
+    signature: Signature, body: Mapping[str, object], remedy: str
+) -> None:
+    async def scenario(client: httpx.AsyncClient) -> None:
+        response = await client.post("/invocations", json=body)
+        check_error(response, 422, "INVALID_PARAMETER_VALUE", "the model raised")
+        assert remedy in response.json()["remedy"]
+
+    run_scenario(scenario, upper_app(signature=signature))
 
 
 @pytest.mark.parametrize("example", [None, "good", "bad"])

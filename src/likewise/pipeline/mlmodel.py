@@ -50,8 +50,8 @@ def _mlmodel(folder: Path) -> Mapping[str, Any]:
     path = folder / MLMODEL
     if not path.is_file():
         raise ModelInvalid(
-            f"{folder.name} is not an MLflow model: it does not contain {MLMODEL}",
-            remedy="pass the folder that mlflow.….log_model or save_model created",
+            f"the folder is neither a bundle nor an MLflow model: it has no likewise.json and no {MLMODEL}",
+            remedy="pass a bundle, the URI of a logged model, or the folder that mlflow.….save_model created",
         )
     yaml = need("yaml", extra="mlflow")
     try:

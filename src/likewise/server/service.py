@@ -34,6 +34,12 @@ class ServiceState(Enum):
     DRAINING = "draining"
 
 
+_SEND_FRAME = (
+    "the model has no signature, so it gets the records as they are sent, in a list; if it takes a DataFrame, send "
+    "them as `dataframe_records`, or a CSV file"
+)
+
+
 class ModelService:
     """One engine behind a data plane; `open_engine` is called in a dedicated thread.
 
@@ -189,7 +195,11 @@ class ModelService:
         self._answered = self._answered or len(failed) < len(results)
         raised = all(isinstance(result, Failed) and isinstance(result.error, ModelRaised) for result in results)
         self._note(first, len(failed))
-        if raised and self._broken(call):
+        broken = raised and self._broken(call)
+        may_work = self._answered or len(self._failures) < FAILURES
+        if raised and may_work and (hint := self._hint(call)):
+            return type(first)(first.cause, remedy=hint)
+        if broken:
             return ModelFailed(
                 f"the model fails on every input: {first.cause}", remedy="fix the model, then build and deploy it again"
             )
@@ -197,6 +207,19 @@ class ModelService:
             return first
         others = f" ({len(failed) - 1} more rows failed)" if len(failed) > 1 else ""
         return type(first)(f"row {row}: {first.cause}{others}", remedy=f"{first.remedy}; rows count from 0")
+
+    def _hint(self, call: DecodedRequest) -> str:
+        """What to change in a request on which the model raised, if its form is the likely cause; else empty."""
+        fields, table = self.model.signature.inputs, call.table
+        if self.problem is not None:
+            return ""
+        if fields is None:
+            sent_value = table.sent.value if table.sent else None
+            records = isinstance(sent_value, list) and any(isinstance(each, dict) for each in sent_value)
+            return _SEND_FRAME if records else ""
+        sent = table.columns or ()
+        absent = [repr(each.name) for each in fields if each.name and not each.required and each.name not in sent]
+        return f"send a value for the optional column {' and '.join(absent)}, or correct the row" if absent else ""
 
     def _broken(self, call: DecodedRequest) -> bool:
         """Whether the model itself is at fault, after it raised on all items of a request.

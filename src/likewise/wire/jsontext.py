@@ -65,7 +65,10 @@ def _finite(text: str) -> float:
 
 def _not_json(error: json.JSONDecodeError) -> BadRequest:
     where = f"line {error.lineno}, column {error.colno}"
-    return BadRequest(f"the body is not valid JSON: {error.msg} ({where})", remedy="send one JSON document in UTF-8")
+    return BadRequest(
+        f"the body is not valid JSON: {error.msg} ({where})",
+        remedy="send one JSON document in UTF-8; of a file in another format, its content type, such as text/csv",
+    )
 
 
 def shown(value: object) -> str:
