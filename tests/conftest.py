@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,6 +18,8 @@ from tests.support.shared import once_a_run
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads in two workers would busy-wait against each other
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # set before the hub is imported: missing models fail without retries
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; tests and their processes need it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # without deadlines, because workers run in parallel; `make test-all` selects `thorough`
 settings.register_profile("likewise", deadline=None, max_examples=40)
 settings.register_profile("thorough", deadline=None, max_examples=200)
