@@ -253,20 +253,28 @@ class Trust:
             logger.warning("the list has the model digest %s; only build digests are trusted", bundle.digest)
         return allowed
 
-    def require_bundle(self, bundle: Bundle) -> None:
-        """Raise CodeNotTrusted unless `allows_bundle`."""
+    def require_for_mlflow(self, bundle: Bundle) -> None:
+        """Raise CodeNotTrusted unless `allows_bundle`, for plain MLflow, which runs whatever a model's files name."""
         if not self.allows_bundle(bundle):
-            raise not_trusted(f"the bundle {bundle.location}", bundle.build)
+            raise CodeNotTrusted(
+                f"plain MLflow would load the bundle {bundle.location} without checking what its files run, which has "
+                "not been allowed",
+                remedy=f"if you trust its author, {_allow(bundle.build)}",
+            )
 
 
 def not_trusted(what: str, entry: str, why: str | None = None) -> CodeNotTrusted:
     """The error for `what`, which needs its own code.  entry: what to add to the list, a build digest or a URI."""
-    permanently = f", or allow it permanently: likewise trust {entry}" if without_secrets(entry) == entry else ""
     return CodeNotTrusted(
         f"{what} can only be loaded by running its own Python code, which has not been allowed"
         + (f": {redacted(why)}" if why else ""),
-        remedy=f"if you trust its author, add --trust{permanently}",
+        remedy=f"if you trust its author, {_allow(entry)}",
     )
+
+
+def _allow(entry: str) -> str:
+    permanently = f", or allow it permanently: likewise trust {entry}" if without_secrets(entry) == entry else ""
+    return f"add --trust{permanently}"
 
 
 def _covers(prefix: str, uri: str) -> bool:

@@ -65,7 +65,7 @@ def verify(
         bundle = api.find(model, trust=trust, allow_versions=allow_versions, report=report)
     bundle = replace(bundle, choice=EngineOptions.of(bundle.spec(engine, precision)))
     if any(each.code for each in backends):
-        bundle.trust.require_bundle(bundle)
+        bundle.trust.require_for_mlflow(bundle)
     seed = secrets.randbelow(1 << 31) if options.seed is None else options.seed
     scored = next((each.scored for each in backends if each.scored is not None), None)
     golden = captured_set(options, bundle.signature, seed)

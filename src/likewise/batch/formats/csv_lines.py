@@ -120,9 +120,10 @@ class CsvSource(OneFile):
 
     def _fault(self, fields: list[str], line: int) -> LikewiseError | None:
         if len(fields) != len(self.columns):
+            than = "fewer than" if len(fields) < len(self.columns) else "more than"
+            first = "first line" if self._header.absent else "header"
             return InputInvalid(
-                f"line {line} has {len(fields)} fields, "
-                f"but the {'first line' if self._header.absent else 'header'} has {len(self.columns)}",
+                f"line {line} has {len(fields)} fields, {than} the {len(self.columns)} of the {first}",
                 remedy="quote fields that contain commas or newlines",
             )
         return unicode_fault("".join(fields), f"line {line}")
