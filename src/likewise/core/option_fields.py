@@ -47,7 +47,7 @@ def refuse_unknown(given: Iterable[str], known: Collection[str]) -> None:
     """Raise WrongUsage for the first name that is not in `known`, suggesting the closest one."""
     for key in given:
         if key not in known:
-            remedy = f"{nearest(key, known)}valid options: {', '.join(sorted(known))}"
+            remedy = nearest(key, known).strip() or f"valid options: {', '.join(sorted(known))}"
             raise WrongUsage(f"unknown option {key!r}", remedy=remedy)
 
 
