@@ -148,9 +148,38 @@ def test_failed_restart_is_reported_and_retried(data: Path, tmp_path: Path) -> N
     kill(status().details["service_pid"])
     until(lambda: "the flag exists" in status().about)
     assert status().state == "failing"
+    with pytest.raises(DeployFailed, match="the flag exists"):
+        deployments.update("one", trust=True)
     flag.unlink()
     until(lambda: status().state == "ready")
     assert predict() == "f:A"
+
+
+def test_update_to_the_same_version_starts_a_failing_service_now(data: Path, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    loading = f"assert not os.path.exists({str(flag)!r}), 'the flag exists'"
+    bundle = upper_bundle(tmp_path / "flagged", "f:", loading=loading)
+    deploy(bundle)
+    flag.touch()
+    kill(status().details["service_pid"])
+    until(lambda: status().state == "failing")
+    flag.unlink()
+    copy = shutil.copytree(bundle, tmp_path / "copy")
+    deployments.update("one", copy, trust=True)
+    assert (status().state, predict()) == ("ready", "f:A")
+    assert [each.number for each in deployments.history("one")] == [1]
+
+
+def test_relative_paths_of_options_are_those_of_the_deployment(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text("t" * 40)
+    monkeypatch.chdir(tmp_path)
+    deploy(upper_bundle(tmp_path / "one", "1:"), token_file="token")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    deployments.update("one", upper_bundle(tmp_path / "two", "2:"), trust=True)
+    assert predict() == "2:A"
 
 
 def test_status_has_the_cause_of_failing_rows_and_of_workers_that_do_not_start(data: Path, tmp_path: Path) -> None:

@@ -116,11 +116,15 @@ def history(name: Name, to: To = None, *, screen: Screen) -> None:
         screen.json({"revisions": [each.as_dict() for each in revisions]})
         return
     current = max((each.number for each in revisions if each.outcome == DEPLOYED), default=0)
-    rows = [
-        (str(each.number), each.at, each.user, each.outcome + ", current" * (each.number == current), _change(each))
-        for each in revisions
-    ]
-    screen.table(f"Revisions of {name}", ("revision", "time", "user", "outcome", "change"), rows)
+    rows = []
+    for each in revisions:
+        outcome = each.outcome + ", current" * (each.number == current)
+        at = each.at.removesuffix("+00:00").replace("T", " ")
+        rows.append((str(each.number), at, each.user, outcome, _change(each)))
+    screen.table(f"Revisions of {name}", ("", "time (UTC)", "user", "outcome", "change"), rows)
+    for each in revisions:
+        if each.cause:
+            screen.note(f"revision {each.number} was rolled back: {each.cause.splitlines()[0]}")
 
 
 def _age(seconds: float | None) -> str:
@@ -131,10 +135,8 @@ def _age(seconds: float | None) -> str:
 
 
 def _change(revision: Revision) -> str:
-    """What the revision changed, and the first line of why it was rolled back."""
-    changes = [f"{name} {_shown(each)}" for name, each in _changes(revision)]
-    cause = revision.cause.partition("\n")[0]
-    return ", ".join(changes) + (f": {cause}" if cause else "")
+    """What the revision changed."""
+    return ", ".join(f"{name} {_shown(each)}" for name, each in _changes(revision))
 
 
 def _shown(value: object) -> str:

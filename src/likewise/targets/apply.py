@@ -15,7 +15,7 @@ from likewise.core.errors import Busy, LikewiseError
 from likewise.core.private_files import open_private
 from likewise.receipts import Receipts, Run
 from likewise.targets.base import FROM, Outputs, Plan, PlanStep, Receipt, Target
-from likewise.targets.history import new_revisions
+from likewise.targets.history import is_repair, new_revisions
 
 OnStep = Callable[[PlanStep], None]
 
@@ -119,8 +119,7 @@ def _receipt(plan: Plan, outputs: Mapping[str, Outputs], receipts: Receipts) -> 
     if old is None:
         return receipt
     before = {"model": old["model"], "options": old["options"]}
-    same = before == {"model": plan.model.as_dict(), "options": dict(plan.options)}  # a repair, not a new version
-    return replace(receipt, created=old["created"], previous=old["previous"] if same else before)
+    return replace(receipt, created=old["created"], previous=old["previous"] if is_repair(plan, old) else before)
 
 
 def busy(receipts: Receipts, target: str, deployment: str) -> bool:

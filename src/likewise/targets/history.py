@@ -83,9 +83,17 @@ def new_revisions(receipts: Receipts, plan: Plan, cause: str = "") -> list[dict[
     if before is None:
         return [] if cause else [_document(planned, _now(), user=_user())]
     first = [] if receipts.revisions(plan.target, plan.name) else [_document(before, before["updated"])]
-    if not cause and all(before[key] == value for key, value in planned.items()):
-        return first  # a repair
+    if not cause and is_repair(plan, before):
+        return first
     return [*first, _document(planned, _now(), cause, _user())]
+
+
+def is_repair(plan: Plan, before: Mapping[str, Any]) -> bool:
+    """Whether a plan deploys what is deployed already, perhaps from another folder.  before: the receipt as JSON."""
+    if plan.model is None or dict(plan.options) != before["options"]:
+        return False
+    model = ModelSpec.from_dict(before["model"])
+    return (model.portable(), model.python) == (plan.model.portable(), plan.model.python)
 
 
 def former(

@@ -54,10 +54,13 @@ def start(folder: DeploymentFolder, spec: ServiceSpec) -> dict[str, Any]:
 
 
 def switch(folder: DeploymentFolder, spec: ServiceSpec) -> dict[str, Any]:
-    """Serve `spec` instead of the current version, at the same address.  Raises what `start` does."""
+    """Serve `spec` instead of the current version, at the same address.  Raises what `start` does.
+
+    A service of the same `spec` that is not ready is started again now, so that success means that it is ready.
+    """
     try:
         status = status_of(folder)
-        if ServiceSpec.from_dict(status["asked"]) != spec:
+        if ServiceSpec.from_dict(status["asked"]) != spec or status["state"] in ("failing", "restarting"):
             document = spec.as_dict()
             _check(send(folder.control, _timeout_s(spec.options), "update", asked=document))  # codespell:ignore asked
         return _outputs(folder, status["pid"])
@@ -117,7 +120,10 @@ def _listener(options: Mapping[str, Any], former: Deployment | None) -> Any:
                 return listen(host, former.port, guarded=guarded)
         return listen(host, port, guarded=guarded)
     except PortTaken as error:
-        raise PortTaken(error.cause, remedy="set another port with -C port=N, or omit it to use a free one") from error
+        remedy = "stop that process; an update cannot change the port: to do that, delete the deployment"
+        if former is None:
+            remedy = "set another port with -C port=N, or omit it to use a free one"
+        raise PortTaken(error.cause, remedy=remedy) from error
     except WrongUsage as error:
         raise WrongUsage(error.cause, remedy=GUARD) from error
 

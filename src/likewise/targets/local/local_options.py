@@ -19,3 +19,10 @@ class LocalOptions(ServerOptions):
         "except 503.",
     )
     start_timeout_s: float = option(120.0, "Seconds allowed for loading and warming up the model before a start fails.")
+
+    def __post_init__(self) -> None:
+        """Paths become absolute: the service and later commands run in other folders."""
+        ServerOptions.__post_init__(self)
+        for name in ("token_file", "capture"):
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, path.absolute())

@@ -103,7 +103,7 @@ class LocalTarget:
                 stop(folder)
                 folder.clear()
             case "switch" if deployment is not None and deployment.spec == ServiceSpec.from_dict(params["asked"]):
-                if params["before"] is not None:
+                if params["before"] not in (None, params["asked"]):
                     switch(folder, ServiceSpec.from_dict(params["before"]))
             case "place":
                 in_use = deployment.digests if deployment is not None else set()
@@ -196,11 +196,7 @@ def _folder(name: str) -> DeploymentFolder:
 
 
 def _spec(model: ModelSpec, options: LocalOptions) -> ServiceSpec:
-    document = as_json(options)
-    for name in ("token_file", "capture"):
-        if (path := getattr(options, name)) is not None:
-            document[name] = str(path.absolute())
-    return ServiceSpec(replace(model, folder=Path(), source=""), document)
+    return ServiceSpec(replace(model, folder=Path(), source=""), as_json(options))
 
 
 def _require(name: str, deployment: Deployment | None, current: Receipt | None) -> None:
