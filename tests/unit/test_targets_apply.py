@@ -186,6 +186,35 @@ def test_update_records_the_previous_version_and_a_failed_one_leaves_the_receipt
     assert [each.changes for each in history] == [{}, {"model": "models:/m/2"}, *[{"model": "models:/m/1"}] * 2]
 
 
+def test_history_has_the_cause_of_a_failure_that_could_not_be_undone_at_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receipts, world = Receipts(tmp_path / "r.db"), World()
+    deployed = apply(plan_of("a"), world, receipts)
+    assert deployed is not None
+    world.fail_at, world.error = "b", DeployFailed("the port is taken", remedy="free it")
+    with monkeypatch.context() as patch:
+        patch.setattr(world, "undo", lambda *_: (_ for _ in ()).throw(DeployFailed("still taken", remedy="free it")))
+        with pytest.raises(DeployFailed, match="the port is taken"):
+            apply(plan_of("b", verb="update"), world, receipts)
+    assert receipts.unfinished("world", "one") is not None
+    roll_back(world, "one", receipts)
+    assert [each.cause for each in history_of(receipts, deployed)] == ["", "the port is taken"]
+
+
+def test_the_same_model_in_another_folder_is_no_new_version(tmp_path: Path) -> None:
+    receipts, world = Receipts(tmp_path / "r.db"), World()
+    other = ModelSpec("sha256:cd", Path("/other"), "models:/m/2")
+    apply(plan_of("a"), world, receipts)
+    second = apply(plan_of("a", verb="update", model=other), world, receipts)
+    moved = ModelSpec("sha256:cd", Path("/copy"), "/copy")
+    third = apply(plan_of("a", verb="update", model=moved), world, receipts)
+    assert second is not None
+    assert third is not None
+    assert third.previous == second.previous
+    assert len(history_of(receipts, third)) == 2
+
+
 def test_history_of_a_store_of_an_earlier_version_starts_with_its_receipt(tmp_path: Path) -> None:
     receipts, world = Receipts(tmp_path / "r.db"), World()
     first = apply(plan_of("a"), world, receipts)

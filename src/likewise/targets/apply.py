@@ -58,7 +58,7 @@ def _roll_back(target: Target, name: str, receipts: Receipts, run: Run) -> None:
     revisions: list[dict[str, Any]] = []
     if (plan := unfinished_plan(run)) is not None:
         _undo(plan, run.outputs, target)
-        revisions = new_revisions(receipts, plan, "it was interrupted")
+        revisions = new_revisions(receipts, plan, run.plan.get("cause") or "it was interrupted")
     receipts.finish(target.uri, name, None, keep=True, revisions=revisions)
 
 
@@ -78,6 +78,8 @@ def _execute(
             outputs[step.id] = started[step.id] = target.do(step.action, _resolved(step.params, outputs))
         except LikewiseError as error:
             if plan.verb != "delete":
+                failed = {**plan.as_dict(), "cause": error.cause}  # in case that undoing fails too
+                receipts.record(plan.target, plan.name, Run(failed, started))
                 _undo_after(error, plan, started, target)
                 revisions = new_revisions(receipts, plan, error.cause)
                 receipts.finish(plan.target, plan.name, None, keep=True, revisions=revisions)
