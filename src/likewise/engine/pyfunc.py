@@ -293,8 +293,9 @@ def load_pyfunc(
         except Exception as error:
             if (known := likewise_cause(error)) is not None:
                 raise known from error
+            message = f"{type(error).__name__}: {redacted(str(error))[:1000]}"
             raise ModelInvalid(
-                f"the model at {path} does not load: {type(error).__name__}: {redacted(str(error))[:1000]}",
+                f"the model at {path} does not load: {message} ({_place(error)})",
                 remedy=_load_remedy(error),
             ) from error
 
@@ -310,7 +311,13 @@ def _load_remedy(error: Exception) -> str:
             f"if {module} is your own module, log the model again with its file or folder in code_paths=[…]; "
             f"otherwise {_INSTALL}"
         )
-    return f"{_INSTALL}; or try mlflow.pyfunc.load_model on the machine that logged it"
+    return f"fix it, or, if the model loads where it was logged, {_INSTALL}"
+
+
+def _place(error: Exception) -> str:
+    """The line that raised the error."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"in {last.name}, {Path(last.filename).name}, line {last.lineno}"
 
 
 def _select_keras_backend(model: Path) -> None:
