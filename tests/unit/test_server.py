@@ -175,7 +175,7 @@ def test_exceptions_of_the_model_are_logged_without_their_messages(caplog: pytes
 
     run_scenario(scenario)
     (line,) = [each for each in caplog.messages if "ValueError" in each]
-    assert line == "the model raised ValueError, in 1 requested rows since the last such line"
+    assert line == "the model raised ValueError; rows since the last such line: 1"
 
 
 def test_a_request_that_the_model_rejects_is_422_for_any_number_of_rows() -> None:

@@ -248,7 +248,7 @@ class ModelService:
             return
         self._raised += rows
         if (now := time.monotonic()) - self._noted >= NOTE_S:
-            logger.warning("%s, in %d requested rows since the last such line", cause, self._raised)
+            logger.warning("%s; rows since the last such line: %d", cause, self._raised)
             self._raised, self._noted = 0, now
 
     def _identity(self) -> Headers:

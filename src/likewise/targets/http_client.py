@@ -63,19 +63,19 @@ def metrics_page(url: str, headers: Mapping[str, str]) -> str:
     return body.decode()
 
 
-def invoke(url: str, headers: Mapping[str, str], body: bytes, *, deadline_s: float) -> Response:
+def invoke(url: str, headers: Mapping[str, str], body: bytes, *, deadline_s: float, name: str = "NAME") -> Response:
     """The response to `POST /invocations`, of any status.
 
-    deadline_s: the deployment's own.  Raises NotDeployed (connection refused), TargetUnavailable (no response, or an
-    incomplete one).
+    deadline_s: the deployment's own.  name: of the deployment, for error messages.
+    Raises NotDeployed (connection refused), TargetUnavailable (no response, or an incomplete one).
     """
     try:
         status, received, content = _exchange(url, deadline_s + SLACK_S, "POST", "/invocations", body, headers)
     except ConnectionRefusedError as error:
-        raise NotDeployed(f"nothing is listening at {url}", remedy=CHECK_STATUS) from error
+        raise NotDeployed(f"nothing is listening at {url}", remedy=CHECK_STATUS.replace("NAME", name)) from error
     except (OSError, http.client.HTTPException) as error:
         raise TargetUnavailable(
-            f"{url} did not respond: {type(error).__name__}: {error}", remedy=CHECK_STATUS
+            f"{url} did not respond: {type(error).__name__}: {error}", remedy=CHECK_STATUS.replace("NAME", name)
         ) from error
     return Response(status, received.get("Content-Type", ""), content)
 

@@ -134,7 +134,7 @@ class ContainerTarget:
         env = {} if containers.current is None else containers.current.options["env"]
         deadline_s = float(env.get("LIKEWISE_DEADLINE_S") or DEADLINE_S)
         url = containers.listener.labels[inspection.URL]
-        return invoke(url, {"Content-Type": content_type}, body, deadline_s=deadline_s)
+        return invoke(url, {"Content-Type": content_type}, body, deadline_s=deadline_s, name=receipt.name)
 
     def found(self) -> Sequence[Receipt]:
         """The receipts of all deployments that have a version's container."""

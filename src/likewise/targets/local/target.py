@@ -148,7 +148,7 @@ class LocalTarget:
         deployment = _existing(receipt.name)
         options = deployment.spec.options
         headers = {"Content-Type": content_type, **authorization(options["token_file"])}
-        return invoke(deployment.url, headers, body, deadline_s=options["deadline_s"])
+        return invoke(deployment.url, headers, body, deadline_s=options["deadline_s"], name=receipt.name)
 
     def found(self) -> Sequence[Receipt]:
         """The receipts of all folders that contain a `deployment.json`."""
