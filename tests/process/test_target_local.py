@@ -170,6 +170,16 @@ def test_update_to_the_same_version_starts_a_failing_service_now(data: Path, tmp
     assert [each.number for each in deployments.history("one")] == [1]
 
 
+def test_update_to_the_same_version_keeps_the_previous_one(data: Path, models: dict[str, Path], tmp_path: Path) -> None:
+    first = shutil.copytree(models["1"], tmp_path / "first")
+    deploy(first)
+    deployments.update("one", models["2"], trust=True)
+    shutil.rmtree(first)
+    deployments.update("one", models["2"], trust=True)
+    deployments.update("one", previous=True, trust=True)
+    assert predict() == "1:A"
+
+
 def test_relative_paths_of_options_are_those_of_the_deployment(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

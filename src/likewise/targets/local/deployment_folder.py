@@ -81,6 +81,10 @@ class Deployment:
         """The build digests of the bundles to retain."""
         return {self.spec.model.key, *([self.before] if self.before else [])}
 
+    def before_of(self, spec: ServiceSpec) -> str | None:
+        """What `before` is when `spec` takes the place of `self.spec`: unchanged if it has the same bundle."""
+        return self.before if self.spec.model.key == spec.model.key else self.spec.model.key
+
 
 class DeploymentFolder:
     """The folder of a deployment, whether it exists or not."""

@@ -88,7 +88,7 @@ def _launch(folder: DeploymentFolder, spec: ServiceSpec) -> dict[str, Any]:
         listener = stack.enter_context(_listener(spec.options, former))
         control = stack.enter_context(open_control(folder.control))
         host, port = spec.options["host"], listener.getsockname()[1]
-        folder.write(Deployment(spec, host, port, url_of(listener), _before(former, spec)))
+        folder.write(Deployment(spec, host, port, url_of(listener), None if former is None else former.before_of(spec)))
         log_start = folder.log_size()
         try:
             _spawn(folder, (listener.fileno(), control.fileno(), lock))
@@ -101,13 +101,6 @@ def _launch(folder: DeploymentFolder, spec: ServiceSpec) -> dict[str, Any]:
         stop(folder)
         folder.write(former)
         raise
-
-
-def _before(former: Deployment | None, spec: ServiceSpec) -> str | None:
-    """The build digest of the bundle that was served before that of `spec`, and is kept for a return to it."""
-    if former is None:
-        return None
-    return former.before if former.spec.model.key == spec.model.key else former.spec.model.key
 
 
 def _listener(options: Mapping[str, Any], former: Deployment | None) -> Any:

@@ -98,8 +98,7 @@ class Supervisor:
             before = self._deployment
             await self._stop_restarting()
             old, self._service = self._service, new
-            former = before.before if before.spec == spec else before.spec.model.key
-            self._deployment = replace(before, spec=spec, before=former)
+            self._deployment = replace(before, spec=spec, before=before.before_of(spec))
             self._folder.write(self._deployment)
             self._restarting = asyncio.create_task(self._keep_running(new))
             if old is not None:

@@ -224,7 +224,8 @@ def _switch_steps(name: str, spec: ServiceSpec, options: LocalOptions, deploymen
     if deployment is not None:
         _check_address(options, deployment)
     params = {**_params(name, spec), "before": None if before is None else before.as_dict()}
-    keep = sorted({spec.model.key, *([before.model.key] if before else [])})
+    former = None if deployment is None else deployment.before_of(spec)
+    keep = sorted({spec.model.key, *([former] if former else [])})
     about = "starts the new version at the same address; when it is ready, the current version drains"
     return [
         PlanStep("switch", "switch", about, params),
