@@ -116,15 +116,20 @@ def history(name: Name, to: To = None, *, screen: Screen) -> None:
         screen.json({"revisions": [each.as_dict() for each in revisions]})
         return
     current = max((each.number for each in revisions if each.outcome == DEPLOYED), default=0)
-    rows = []
+    rows, causes = [], []
     for each in revisions:
         outcome = each.outcome + ", current" * (each.number == current)
         at = each.at.removesuffix("+00:00").replace("T", " ")
         rows.append((str(each.number), at, each.user, outcome, _change(each)))
-    screen.table(f"Revisions of {name}", ("", "time (UTC)", "user", "outcome", "change"), rows)
-    for each in revisions:
-        if each.cause:
-            screen.note(f"revision {each.number} was rolled back: {each.cause.splitlines()[0]}")
+        causes.append(each.cause.partition("\n")[0])
+    header = ("number", "time (UTC)", "user", "outcome", "change")
+    if not screen.out.is_terminal:
+        screen.table("", (*header, "cause"), [(*row, cause) for row, cause in zip(rows, causes, strict=True)])
+        return
+    screen.table(f"Revisions of {name}", header, rows)
+    for row, cause in zip(rows, causes, strict=True):
+        if cause:
+            screen.note(f"revision {row[0]} was rolled back: {cause}")
 
 
 def _age(seconds: float | None) -> str:
