@@ -202,7 +202,7 @@ def test_history_has_the_cause_of_a_failure_that_could_not_be_undone_at_first(
     assert [each.cause for each in history_of(receipts, deployed)] == ["", "the port is taken"]
 
 
-def test_the_same_model_in_another_folder_is_no_new_version(tmp_path: Path) -> None:
+def test_the_same_model_in_another_folder_adds_no_version(tmp_path: Path) -> None:
     receipts, world = Receipts(tmp_path / "r.db"), World()
     other = ModelSpec("sha256:cd", Path("/other"), "models:/m/2")
     apply(plan_of("a"), world, receipts)

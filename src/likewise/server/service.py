@@ -196,8 +196,7 @@ class ModelService:
         raised = all(isinstance(result, Failed) and isinstance(result.error, ModelRaised) for result in results)
         self._note(first, len(failed))
         broken = raised and self._broken(call)
-        may_work = self._answered or len(self._failures) < FAILURES
-        if raised and may_work and (hint := self._hint(call)):
+        if raised and not self._never_worked and (hint := self._hint(call)):
             return type(first)(first.cause, remedy=hint)
         if broken:
             return ModelFailed(
@@ -211,8 +210,6 @@ class ModelService:
     def _hint(self, call: DecodedRequest) -> str:
         """What to change in a request on which the model raised, if its form is the likely cause; else empty."""
         fields, table = self.model.signature.inputs, call.table
-        if self.problem is not None:
-            return ""
         if fields is None:
             sent_value = table.sent.value if table.sent else None
             records = isinstance(sent_value, list) and any(isinstance(each, dict) for each in sent_value)
@@ -236,6 +233,11 @@ class ModelService:
                 self._failures.add(hash(frozenset(rows)))
             if by_row and len(rows) > 1:
                 return True
+        return self._never_worked
+
+    @property
+    def _never_worked(self) -> bool:
+        """Whether the model failed on its own example, or on FAILURES requests without any success."""
         return self.problem is not None or (not self._answered and len(self._failures) == FAILURES)
 
     def _note(self, error: LikewiseError, rows: int) -> None:

@@ -32,6 +32,11 @@ class Health(NamedTuple):
     served: Served | None = None
     message: str = ""
 
+    @property
+    def reason(self) -> str:
+        """`: ` and the message, for the end of a sentence; empty without one."""
+        return f": {self.message}" if self.message else ""
+
 
 def health(url: str, headers: Mapping[str, str] = MappingProxyType({})) -> Health:
     """Whether a service is ready, within PROBE_TIMEOUT_S.
@@ -69,14 +74,13 @@ def invoke(url: str, headers: Mapping[str, str], body: bytes, *, deadline_s: flo
     deadline_s: the deployment's own.  name: of the deployment, for error messages.
     Raises NotDeployed (connection refused), TargetUnavailable (no response, or an incomplete one).
     """
+    remedy = CHECK_STATUS.replace("NAME", name)
     try:
         status, received, content = _exchange(url, deadline_s + SLACK_S, "POST", "/invocations", body, headers)
     except ConnectionRefusedError as error:
-        raise NotDeployed(f"nothing is listening at {url}", remedy=CHECK_STATUS.replace("NAME", name)) from error
+        raise NotDeployed(f"nothing is listening at {url}", remedy=remedy) from error
     except (OSError, http.client.HTTPException) as error:
-        raise TargetUnavailable(
-            f"{url} did not respond: {type(error).__name__}: {error}", remedy=CHECK_STATUS.replace("NAME", name)
-        ) from error
+        raise TargetUnavailable(f"{url} did not respond: {type(error).__name__}: {error}", remedy=remedy) from error
     return Response(status, received.get("Content-Type", ""), content)
 
 

@@ -46,8 +46,7 @@ def _state(containers: DeploymentContainers, current: ContainerState, found: Hea
     if found.served is not None:
         return "ready", ""
     if current.status == "running" and current.restarts <= 1:  # more: it does not stay up
-        about = "the container is running but not ready" + (f": {found.message}" if found.message else "")
-        return "restarting" if current.restarts else "starting", about
+        return "restarting" if current.restarts else "starting", f"the container is running but not ready{found.reason}"
     killed = ", out of memory" if current.killed_for_memory else ""
     return "failing", f"the container is {current.status}, last exit code {current.exit_code}{killed}"
 

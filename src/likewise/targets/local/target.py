@@ -128,8 +128,7 @@ class LocalTarget:
         found = health(deployment.url, _token(deployment)) if reported["service_pid"] else Health()
         state, about = reported["state"], " | ".join(reported["problem"].splitlines())
         if state == "ready" and found.served is None:
-            why = f": {found.message}" if found.message else ""
-            state, about = "failing", f"the service is running but not ready{why}; see its log"
+            state, about = "failing", f"the service is running but not ready{found.reason}; see its log"
         details = {key: reported[key] for key in ("pid", "service_pid", "restarts", "uptime_s", "supervised_s")}
         return Status(state, deployment.url, about, {**details, "log": str(folder.log)}, *(found.served or ()))
 
