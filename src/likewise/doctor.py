@@ -19,6 +19,7 @@ from typing import Literal
 from likewise.bundles.cache import cache_home
 from likewise.core.cores import own_settings, usable_cores, usable_threads
 from likewise.core.extras import install_command
+from likewise.core.unpack import folder_size
 from likewise.engine.kinds import kinds
 
 REGISTRY = "LIKEWISE_REHEARSAL_REGISTRY"
@@ -69,7 +70,7 @@ def examine() -> list[MachineFinding]:
 def _cache() -> MachineFinding:
     home = cache_home()
     folders = sorted(path for path in home.glob("*") if path.is_dir())
-    sizes = {path.name: sum(each.lstat().st_size for each in path.rglob("*")) / 1e6 for path in folders}
+    sizes = {path.name: folder_size(path) / 1e6 for path in folders}
     if not any(sizes.values()):
         return MachineFinding("Cache", "ok", f"{home}, empty")
     each = ", ".join(f"{name} {size:,.0f}" for name, size in sizes.items())

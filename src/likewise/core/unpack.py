@@ -220,12 +220,16 @@ def _partial_folders(folder: Path) -> list[Path]:
 
 def _size(folder: Path) -> int:
     """The size of an entry and its partial folders in bytes."""
+    return sum(map(folder_size, (folder, *_partial_folders(folder))))
+
+
+def folder_size(folder: Path) -> int:
+    """The size of all files below `folder` in bytes, without those that are deleted meanwhile."""
     size = 0
-    for top in (folder, *_partial_folders(folder)):
-        for parent, _, names in os.walk(top):
-            for name in names:
-                with contextlib.suppress(OSError):
-                    size += os.lstat(os.path.join(parent, name)).st_size
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                size += os.lstat(os.path.join(parent, name)).st_size
     return size
 
 

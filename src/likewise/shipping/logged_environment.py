@@ -28,7 +28,7 @@ from likewise.core.digests import sha256_file, sha256_json
 from likewise.core.errors import EnvironmentFailed, MissingExtra, OutputRefused
 from likewise.core.extras import need
 from likewise.core.processes import OWN, bound
-from likewise.core.unpack import exclusive, local_runtime, package_digest
+from likewise.core.unpack import exclusive, folder_size, local_runtime, package_digest
 from likewise.core.uris import redacted
 from likewise.engine.requirements import plain_requirement, plain_requirements, without_comment
 from likewise.engine.versions import LIBRARIES, alike
@@ -280,10 +280,9 @@ def _create(folder: Path, wanted: Wanted, report: OnProgress, uv: str | None) ->
             run_installer([wanted.python, "-I", "-m", "venv", str(folder)], folder.parent)
         _install(folder, wanted, uv)
         _copy_likewise(packages_of(folder / "bin" / "python"))
-        size = sum(path.lstat().st_size for path in folder.rglob("*"))
         mark = {"requirements": wanted.requirements, "creator": sys.executable}
         (folder / OWN).write_text(json.dumps(mark, indent=2) + "\n")
-        report(f"created {folder}, {size / 1e6:,.0f} MB")
+        report(f"created {folder}, {folder_size(folder) / 1e6:,.0f} MB")
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
