@@ -72,15 +72,20 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, 
             def has_rates() -> bool:
                 client.post("/invocations", json={"inputs": ["some", "texts", "some", "bad one"]})
                 client.post("/invocations", json={"inputs": ["some", "more"]})
-                try:
-                    return all(
-                        query(url, f"rate(likewise_requests_total{{status='{each}'}}[10s])") for each in (200, 422)
-                    )
-                except httpx.ConnectError:
-                    return False
+                return all(
+                    query(url, f"rate(likewise_requests_total{{status='{each}'}}[10s])") for each in (200, 422)
+                )
 
+            until(lambda: is_ready(f"{url}/-/ready"))
             until(has_rates)
             yield url, service
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=60).is_success
+    except httpx.TransportError:
+        return False
 
 
 def query(url: str, expression: str) -> list[Any]:
