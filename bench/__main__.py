@@ -38,7 +38,6 @@ BENCHMARKS: dict[str, Callable[[Options], dict[str, object]]] = {
     "flavours": flavours.flavours,
     "trivial": serving.trivial,
     "telemetry": serving.telemetry,
-    "capture": serving.capture,
     "cached": serving.cached,
     "lone": overhead.lone,
     "served": overhead.served,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,8 @@ class Options:
     """Options; None selects the benchmark's default.
 
     seconds: length of one measurement; rows_per_s: speed of the sleeping engine; peer: names, None for all; reviews:
-    how many are scored; isa: value of ONEDNN_MAX_CPU_ISA; model: names, None for all.
+    how many are scored; isa: value of ONEDNN_MAX_CPU_ISA; model: names, None for all; before: another
+    checkout.
     """
 
     only: str | None = None
@@ -27,6 +29,7 @@ class Options:
     reviews: int | None = None
     isa: str | None = None
     model: list[str] | None = None
+    before: Path | None = None
 
 
 def parse(
@@ -57,6 +60,9 @@ def parse(
     parser.add_argument("--reviews", type=int, help="engines, agreement, footprint: number of reviews")
     parser.add_argument(
         "--isa", metavar="NAME", help="engines: set ONEDNN_MAX_CPU_ISA, for example to AVX2 or AVX512_CORE"
+    )
+    parser.add_argument(
+        "--before", type=Path, metavar="CHECKOUT", help="telemetry: compare with the server of another checkout"
     )
     arguments: Namespace = parser.parse_args()
     if arguments.scenario and arguments.only != "soak":

@@ -37,23 +37,25 @@ def trivial(options: Options) -> dict[str, object]:
 
 
 def telemetry(options: Options) -> dict[str, object]:
-    """The trivial model without and with traces: at most 20 per second, the default, and of all requests."""
-    off = likewise_serve(upper().bundle, "--trust")
+    """The trivial model without and with traces (at most 20 per second, the default; of all requests) and capture.
+
+    With `options.before`, the first is the server of that checkout. `ratios` are to the first.
+    """
+    plain = likewise_serve(upper().bundle, "--trust")
     with started([sys.executable, "-m", "bench.collector", "PORT"]) as collector:
-        on = ["env", f"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:{collector.port}", *off]
-        every = ["env", "OTEL_TRACES_SAMPLER=parentbased_always_on", *on]
-        result = _compare({"off": off, "on": on, "every request": every}, options, fresh=NUMBERED)
+        on = ["env", f"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:{collector.port}", *plain]
+        compared = {
+            "off": plain,
+            "on": on,
+            "every request": ["env", "OTEL_TRACES_SAMPLER=parentbased_always_on", *on],
+            "a tenth captured": [*plain, "--capture", str(FOLDER / "captures"), "--capture-rate", "0.1"],
+        }
+        if options.before:
+            compared = {"before": ["env", f"PYTHONPATH={options.before.resolve() / 'src'}", *plain], **compared}
+        result = _compare(compared, options, fresh=NUMBERED)
     taken: Mapping[str, Sequence[wrk.Figures]] = result["rounds"]  # type: ignore[assignment]
     rates = {name: one["rps"] for name, one in wrk.medians(taken).items()}
-    return {**result, "ratios": {name: round(rate / rates["off"], 3) for name, rate in rates.items()}}
-
-
-def capture(options: Options) -> dict[str, object]:
-    """The trivial model with and without the capture of a tenth of its requests."""
-    plain = likewise_serve(upper().bundle, "--trust", "--in-process")
-    folder = str(FOLDER / "captures")
-    captured = [*plain, "--capture", folder, "--capture-rate", "0.1", "--capture-mb", "100"]
-    return _compare({"without": plain, "with": captured}, options, fresh=NUMBERED)
+    return {**result, "ratios": {name: round(rate / next(iter(rates.values())), 3) for name, rate in rates.items()}}
 
 
 def cached(options: Options) -> dict[str, object]:

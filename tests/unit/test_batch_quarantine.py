@@ -331,3 +331,12 @@ def test_job_without_any_prediction_fails_after_writing(tmp_path: Path, rows: in
     assert read(tmp_path / "out.csv") == []
     report = run_job(source, tmp_path / "out.csv", predict=refusing, restart=True, allow_empty=True)
     assert (report.rows_ok, report.rows_quarantined) == (0, rows)
+
+
+def test_remedy_names_the_optional_columns_that_the_model_may_need(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.csv", texts(["one", "two"]))
+    inputs = [{"name": "text", "type": "string"}, {"name": "unit", "type": "string", "required": False}]
+    signature = Signature.parse({"inputs": inputs})
+    with pytest.raises(NothingScored) as failed:
+        run_job(source, tmp_path / "out.csv", predict=refusing, signature=signature, allow_empty=False)
+    assert "correct the rows (the model may need the optional column `unit`) and run" in failed.value.remedy

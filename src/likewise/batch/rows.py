@@ -12,7 +12,7 @@ from likewise.batch.inputs import Input
 from likewise.batch.job import JobReport, ScoreJob, Types
 from likewise.batch.layout import Layout
 from likewise.batch.reasons import described
-from likewise.core.errors import LikewiseError, NothingScored, TooManyQuarantined
+from likewise.core.errors import LikewiseError, ModelRaised, NothingScored, TooManyQuarantined
 from likewise.core.items import Item
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Field
@@ -77,10 +77,10 @@ def check_outcome(report: JobReport, job: ScoreJob) -> JobReport:
     error: LikewiseError | None = None
     if limit is not None and percent > limit:
         cause = f"{bad} of {report.rows_in} rows quarantined: {percent:.2f} %, more than {limit:g} %"
-        error = TooManyQuarantined(_with_reasons(cause, report), remedy=f"{_FIX_ROWS} or raise the limit")
+        error = TooManyQuarantined(_with_reasons(cause, report), remedy=f"{_fix_rows(report, job)} or raise the limit")
     elif not report.rows_ok and not job.options.allow_empty:
         cause = f"none of the {bad} rows was scored" if bad else f"{job.source} has no rows, so nothing was scored"
-        fix = _FIX_ROWS if bad else "correct the input and run it again with --restart,"
+        fix = _fix_rows(report, job) if bad else "correct the input and run it again with --restart,"
         error = NothingScored(_with_reasons(cause, report), remedy=f"{fix} or add --allow-empty to accept this")
     if error is None:
         return report
@@ -88,7 +88,12 @@ def check_outcome(report: JobReport, job: ScoreJob) -> JobReport:
     raise error
 
 
-_FIX_ROWS = "correct the rows and run it again with --restart,"
+def _fix_rows(report: JobReport, job: ScoreJob) -> str:
+    """The remedy for quarantined rows; names the optional columns if the model raised on rows, which may lack them."""
+    raised = any(reason["code"] == ModelRaised.code for reason in report.reasons)
+    optional = [f"`{each.name}`" for each in job.signature.inputs or () if each.name and not each.required]
+    hint = f" (the model may need the optional column {' and '.join(optional)})" if raised and optional else ""
+    return f"correct the rows{hint} and run it again with --restart,"
 
 
 def _with_reasons(cause: str, report: JobReport) -> str:

@@ -30,7 +30,7 @@ from likewise.engine.child import OnFraction
 from likewise.engine.code_free import known_why_code
 from likewise.engine.engine_options import CompileOptions
 from likewise.engine.kinds import CalibrationTexts, CompileRequest, ModelFacts, runs_code
-from likewise.engine.merging import Rows, describe_rows, rows_of
+from likewise.engine.merging import Rows, rows_of
 from likewise.engine.rates import cpu_class, label
 from likewise.engine.versions import compare_model
 from likewise.pipeline.mlmodel import read_model
@@ -284,7 +284,7 @@ class _Draft:
             why = "it was logged without an example to try it on, and its own code may break its flavor's contract"
             self.rows = Rows(False, "untried", why)
         self.manifest = replace(self.manifest, row_wise=self.rows.independent).with_measured(rows=self.rows.stored)
-        self.report(describe_rows(self.manifest))
+        self.report(f"rows of different requests are {'' if self.rows.independent else 'not '}merged")
 
     def _measure(self, bundle: Bundle) -> None:
         self.report("measuring the engines on this CPU")

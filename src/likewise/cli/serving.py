@@ -6,6 +6,7 @@ from typing import Annotated
 
 from likewise import api
 from likewise.batch import JobReport, ScoreOptions
+from likewise.batch.listing import list_files
 from likewise.batch.runners import output_path
 from likewise.cli import end_in_time
 from likewise.cli.arguments import Choice, ModelArgument
@@ -84,6 +85,7 @@ def score(
     """
     output_path(output)  # reports an invalid one before the model is bundled
     if options.runner == ScoreOptions().runner:
+        list_files(source, any_suffix=options.input_format is not None)  # the same
         end_in_time(STOPPED_S)
     bundle = _open(model, choice, screen)
     with JobProgress(source.rstrip("/").rpartition("/")[2] or source) as bar:
