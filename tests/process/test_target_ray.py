@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import pandas as pd
 import pytest
 from tests.support.processes import alive, children
 from tests.support.ray.callers import callers
@@ -121,14 +122,20 @@ def test_repeated_plan_changes_nothing_and_conflicting_plans_are_rejected(
         put(ray_target, "two", ray_models[2], replace(SMALL, route_prefix="/book-model"))
 
 
-def test_root_route_on_request(ray_target: RayTarget, book: Receipt, ray_models: dict[int, ModelSpec]) -> None:
-    at_root = put(ray_target, "book-model", ray_models[1], replace(SMALL, route_prefix="/"), book)
+def test_root_route_and_capture_on_request(
+    ray_target: RayTarget, book: Receipt, ray_models: dict[int, ModelSpec], tmp_path: Path
+) -> None:
+    options = replace(SMALL, route_prefix="/", capture=str(tmp_path / "captured"))
+    at_root = put(ray_target, "book-model", ray_models[1], options, book)
     url = at_root.output("url")
     assert not url.endswith("/")
     for path in ("", "/", "/invocations"):
         assert predictions_of(url + path, "a") == ["1:A"]
     assert ray_target.predict(at_root, b'{"inputs": ["x"]}', JSON).status == 200
     assert put(ray_target, "book-model", ray_models[1], SMALL, at_root).outputs == book.outputs
+    captured = pd.read_parquet(tmp_path / "captured")
+    assert sorted(captured.text) == ["a", "a", "a", "x"]
+    assert sorted(captured.predictions) == ['"1:A"', '"1:A"', '"1:A"', '"1:X"']
 
 
 def test_killed_replica_loses_only_its_current_requests(
