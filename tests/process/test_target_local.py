@@ -140,34 +140,39 @@ def test_killed_service_is_restarted_while_its_clients_wait(data: Path, models: 
     assert now.details["service_pid"] != pid
 
 
-def test_failed_restart_is_reported_and_retried(data: Path, tmp_path: Path) -> None:
-    flag = tmp_path / "flag"
+@pytest.fixture(scope="module")
+def flagged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A bundle that does not load while a file exists, and that file."""
+    folder = tmp_path_factory.mktemp("flagged")
+    flag = folder / "flag"
     loading = f"assert not os.path.exists({str(flag)!r}), 'the flag exists'"
-    deploy(upper_bundle(tmp_path / "flagged", "f:", loading=loading))
+    return upper_bundle(folder / "bundle", "f:", loading=loading, predicting="{'a': 'A'}[text]"), flag
+
+
+def test_service_that_does_not_load_is_reported_and_started_again(
+    data: Path, flagged: tuple[Path, Path], tmp_path: Path
+) -> None:
+    bundle, flag = flagged
+    deploy(bundle)
     flag.touch()
     kill(status().details["service_pid"])
     until(lambda: "the flag exists" in status().about)
     assert status().state == "failing"
     with pytest.raises(DeployFailed, match="the flag exists"):
         deployments.update("one", trust=True)
+    log = "\n".join(deployments.logs("one"))
+    assert "\nAssertionError: the flag exists\n" in log, log
+    assert "asyncio" not in log
     flag.unlink()
-    until(lambda: status().state == "ready")
-    assert predict() == "f:A"
-
-
-def test_update_to_the_same_version_starts_a_failing_service_now(data: Path, tmp_path: Path) -> None:
-    flag = tmp_path / "flag"
-    loading = f"assert not os.path.exists({str(flag)!r}), 'the flag exists'"
-    bundle = upper_bundle(tmp_path / "flagged", "f:", loading=loading)
-    deploy(bundle)
+    copy = shutil.copytree(bundle, tmp_path / "copy")
+    deployments.update("one", copy, trust=True)  # to the same version, which starts it now
+    assert (status().state, predict()) == ("ready", "f:A")
+    assert [each.number for each in deployments.history("one") if each.outcome == "deployed"] == [1]
     flag.touch()
     kill(status().details["service_pid"])
     until(lambda: status().state == "failing")
     flag.unlink()
-    copy = shutil.copytree(bundle, tmp_path / "copy")
-    deployments.update("one", copy, trust=True)
-    assert (status().state, predict()) == ("ready", "f:A")
-    assert [each.number for each in deployments.history("one")] == [1]
+    until(lambda: status().state == "ready")  # by itself
 
 
 def test_update_to_the_same_version_keeps_the_previous_one(data: Path, models: dict[str, Path], tmp_path: Path) -> None:
@@ -192,12 +197,12 @@ def test_relative_paths_of_options_are_those_of_the_deployment(
     assert predict() == "2:A"
 
 
-def test_status_has_the_cause_of_failing_rows_and_of_workers_that_do_not_start(data: Path, tmp_path: Path) -> None:
-    flag = tmp_path / "flag"
-    loading = f"assert not os.path.exists({str(flag)!r}), 'the flag exists'"
-    bundle = upper_bundle(tmp_path / "b", "b:", loading=loading, predicting="{'a': 1}[text]")
+def test_status_has_the_cause_of_failing_rows_and_of_workers_that_do_not_start(
+    data: Path, flagged: tuple[Path, Path]
+) -> None:
+    bundle, flag = flagged
     deploy(bundle, workers="1")
-    assert predict() == "b:A"
+    assert predict() == "f:A"
     response = deployments.predict("one", b'{"inputs": ["a secret"]}')
     assert response.status == 422
     traffic = status().traffic
@@ -208,6 +213,7 @@ def test_status_has_the_cause_of_failing_rows_and_of_workers_that_do_not_start(d
         for pid in worker_processes(data):
             kill(pid)
     until(lambda: "the flag exists" in status().about)
+    flag.unlink()
     assert status().about.startswith("the service is running but not ready: no worker can run the model at present: ")
 
 

@@ -19,6 +19,7 @@ from likewise.batch.quarantine import entries, line
 from likewise.batch.values import as_some_json
 from likewise.core.errors import InputInvalid, ModelFailed, ModelRaised, NothingScored, RowRefused, TooManyQuarantined
 from likewise.core.items import Row
+from likewise.core.signature import Signature
 
 ROWS = 1000
 BAD = frozenset(range(37, ROWS, 100))  # one row in a hundred

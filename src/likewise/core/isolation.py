@@ -6,6 +6,7 @@ import dis
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -71,6 +72,21 @@ def describe(error: BaseException) -> str:
         return redacted(str(error)).strip()[:500]
     except BaseException as raised:  # noqa: BLE001  the model's code
         return f"its message cannot be read, because its __str__ raises {type(raised).__name__}"
+
+
+def traceback_of(error: LikewiseError) -> str:
+    """The traceback of the model's exception that made it fail to load, from its own code on; empty for other errors."""
+    cause = error.__cause__
+    if not isinstance(cause, Exception) or isinstance(cause, LikewiseError):
+        return ""
+    frames = cause.__traceback__
+    while frames is not None and _is_loader(frames.tb_frame.f_globals.get("__name__")) and frames.tb_next is not None:
+        frames = frames.tb_next
+    return redacted("".join(traceback.format_exception(type(cause), cause, frames, chain=False)))
+
+
+def _is_loader(module: object) -> bool:
+    return str(module).partition(".")[0] in ("likewise", "mlflow")
 
 
 def by_signal(error: BaseException) -> bool:

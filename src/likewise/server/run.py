@@ -19,6 +19,7 @@ from typing import cast
 import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.config import STARTUP_FAILURE
 
 from likewise.core.ending import end_descendants, watch_signals
 from likewise.server.metrics import Metrics
@@ -63,15 +64,14 @@ def run(
         signal.signal(leave_on, server.leave_listener)
     try:
         server.run(sockets=[sock])
-    except SystemExit:  # raised by uvicorn if startup failed
-        if listener is None:
-            raise
     finally:
         sock.close()
         end_descendants()
     failure = service.failure or (None if listener is None else service.problem)
     if failure is not None:
         raise failure
+    if server.failed and listener is None:
+        raise SystemExit(STARTUP_FAILURE)
 
 
 def _config(app: Starlette, served: ASGIApp, options: ServerOptions) -> uvicorn.Config:
@@ -159,6 +159,7 @@ class _Server(uvicorn.Server):
         self._on_ready = on_ready
         self._on_left = on_left
         self._url = ""
+        self.failed = False
         self._settled = False
         self._leaving = False
         self._listeners: Sequence[socket.socket] = ()
@@ -180,7 +181,12 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         watch_signals()  # the event loop has just taken them for itself
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except SystemExit:  # uvicorn's startup failed; passed on, it would add its frames to the log
+            self.should_exit = self.failed = True
+            await self.lifespan.shutdown()
+            return
         self._listeners = sockets or ()
         self._url = url_of(sockets[0]) if sockets else ""
         if self._on_listening is not None:

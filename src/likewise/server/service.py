@@ -10,6 +10,7 @@ from enum import Enum
 
 from likewise.core.engine import ContainedEngine, Engine, counters
 from likewise.core.errors import LikewiseError, ModelCrashed, ModelFailed, ModelRaised, NotReady, RunTimeout, WorkerDied
+from likewise.core.isolation import traceback_of
 from likewise.core.memory import private_memory
 from likewise.core.results import Failed, Result
 from likewise.dataplane import DaemonThread, DataPlane, Observer, PlaneOptions, Timing
@@ -288,7 +289,9 @@ def _loaded(open_engine: Callable[[], Engine]) -> Engine:
     """Call `open_engine`, converting any exception to a LikewiseError."""
     try:
         return open_engine()
-    except LikewiseError:
+    except LikewiseError as error:
+        if raised := traceback_of(error):
+            logger.error("the model did not load:\n%s", raised.rstrip())
         raise
     except BaseException as error:
         logger.exception("the engine did not load")

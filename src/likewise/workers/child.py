@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection
 from likewise.core.ending import STOPPING
 from likewise.core.engine import Engine, counters
 from likewise.core.errors import EngineUnavailable, LikewiseError, ModelFailed
-from likewise.core.isolation import answers, describe
+from likewise.core.isolation import answers, describe, traceback_of
 from likewise.workers.messages import CLOSE, pack, sendable, unpack
 
 
@@ -71,7 +71,8 @@ def _opened(message: bytes) -> tuple[Engine, bytes]:
         sys.path[:], opener = unpack(message)
         engine: Engine = pickle.loads(opener)()  # noqa: S301  sent by the parent
         return engine, pack(engine.spec)
-    except LikewiseError:
+    except LikewiseError as error:
+        sys.stderr.write(traceback_of(error))  # for the log: the parent gets only the message
         raise
     except BaseException as error:
         traceback.print_exc()
