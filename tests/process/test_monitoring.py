@@ -72,9 +72,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, 
             def has_rates() -> bool:
                 client.post("/invocations", json={"inputs": ["some", "texts", "some", "bad one"]})
                 client.post("/invocations", json={"inputs": ["some", "more"]})
-                return all(
-                    query(url, f"rate(likewise_requests_total{{status='{each}'}}[10s])") for each in (200, 422)
-                )
+                return all(query(url, f"rate(likewise_requests_total{{status='{each}'}}[10s])") for each in (200, 422))
 
             until(lambda: is_ready(f"{url}/-/ready"))
             until(has_rates)

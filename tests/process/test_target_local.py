@@ -22,6 +22,8 @@ from tests.support.processes import LIKEWISE, alive, command_of, environment_of,
 from likewise import deployments
 from likewise.core.errors import AlreadyDeployed, DeployFailed, ModelNotFound, NotDeployed, PortTaken, WrongUsage
 from likewise.targets.base import LOG_ENDS, Receipt, Status
+from likewise.targets.local.deployment_folder import DeploymentFolder
+from likewise.targets.local.launch import status_of
 from likewise.testing.deployer import Deployer
 from likewise.testing.models import pyfunc_bundle, upper_bundle
 from likewise.testing.targets import Callers
@@ -132,7 +134,8 @@ def test_killed_service_is_restarted_while_its_clients_wait(data: Path, models: 
     deploy(models["1"])
     pid = status().details["service_pid"]
     kill(pid)
-    until(lambda: status().state == "restarting")
+    supervised = DeploymentFolder(data / "local" / "one")
+    until(lambda: status_of(supervised)["state"] == "restarting")  # `status` would wait as other clients do
     assert status().about == "the service was killed by SIGKILL"
     assert predict() == "1:A"  # the client waited; its connection was not refused
     now = status()
@@ -158,6 +161,10 @@ def test_service_that_does_not_load_is_reported_and_started_again(
     kill(status().details["service_pid"])
     until(lambda: "the flag exists" in status().about)
     assert status().state == "failing"
+    url = status().url
+    assert httpx.get(f"{url}/ready").status_code == 503
+    refused = httpx.post(f"{url}/invocations", json={"inputs": ["a" * 1_000_000]})
+    assert (refused.status_code, refused.json()["error_code"]) == (503, "TEMPORARILY_UNAVAILABLE")
     with pytest.raises(DeployFailed, match="the flag exists"):
         deployments.update("one", trust=True)
     log = "\n".join(deployments.logs("one"))

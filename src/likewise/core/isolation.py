@@ -75,7 +75,7 @@ def describe(error: BaseException) -> str:
 
 
 def traceback_of(error: LikewiseError) -> str:
-    """The traceback of the model's exception that made it fail to load, from its own code on; empty for other errors."""
+    """The traceback of the model's exception while it loaded, from its own code on; empty for other errors."""
     cause = error.__cause__
     if not isinstance(cause, Exception) or isinstance(cause, LikewiseError):
         return ""

@@ -1,6 +1,7 @@
 """The supervisor process, which keeps a local deployment running; `__main__` starts it.
 
-It owns the listening socket, so that clients wait while the service is restarted, but accepts no connections itself.
+It owns the listening socket, so that clients wait while the service is restarted. It accepts no connections itself,
+except to answer them with 503 when a restart has failed.
 Imports only the standard library and modules that do the same, to keep its memory small.
 """
 
@@ -15,7 +16,7 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from likewise.core.json_log import log_to_stderr
 from likewise.core.private_files import open_private
 from likewise.targets.local.deployment_folder import Deployment, DeploymentFolder, ServiceSpec
 from likewise.targets.local.service import Service
+from likewise.targets.local.unavailable import unavailable
 
 logger = logging.getLogger("likewise.local")
 
@@ -125,22 +127,26 @@ class Supervisor:
     async def _keep_running(self, service: Service | None) -> None:
         """Restart the service, with pauses, whenever it exits.  service: the running one, None to start one."""
         backoff = Backoff(FIRST_S, LONGEST_S, STEADY_S)
-        while True:
-            try:
-                service = service or await self._start(self._deployment.spec)
-            except LikewiseError as failure:
-                if not self._first_start.done():
-                    self._give_up(failure)
-                    return
-                lived_s, self._problem, self._state = 0.0, str(failure), "failing"
-            else:
-                lived_s = await self._watch(service)
-                self._state = "restarting"
-            service = self._service = None
-            pause_s = backoff.pause_s(lived_s)
-            logger.warning("%s; restarting in %g s", self._problem, pause_s)
-            await asyncio.sleep(pause_s)
-            self._restarts += 1
+        async with AsyncExitStack() as refusing:  # requests, after a restart that failed
+            while True:
+                try:
+                    service = service or await self._start(self._deployment.spec)
+                except LikewiseError as failure:
+                    if not self._first_start.done():
+                        self._give_up(failure)
+                        return
+                    if self._state != "failing":
+                        await refusing.enter_async_context(unavailable(self._listener, self._folder.name))
+                    lived_s, self._problem, self._state = 0.0, str(failure), "failing"
+                else:
+                    await refusing.aclose()
+                    lived_s = await self._watch(service)
+                    self._state = "restarting"
+                service = self._service = None
+                pause_s = backoff.pause_s(lived_s)
+                logger.warning("%s; restarting in %g s", self._problem, pause_s)
+                await asyncio.sleep(pause_s)
+                self._restarts += 1
 
     async def _watch(self, service: Service) -> float:
         """Wait until the service exits; returns the seconds for which it served."""
