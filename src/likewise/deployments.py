@@ -9,12 +9,13 @@ from pathlib import Path
 
 from likewise.api import Bundle, bundle_of
 from likewise.bundles.open import is_bundle, open_exactly
-from likewise.core.errors import AlreadyDeployed, Interrupted, LikewiseError, NotDeployed, WrongUsage
-from likewise.core.option_fields import as_json, coerce, nearest
+from likewise.core.errors import AlreadyDeployed, Interrupted, LikewiseError, WrongUsage
+from likewise.core.option_fields import as_json, coerce
 from likewise.core.scratch import scratch_folder
 from likewise.core.spec import ModelSpec
 from likewise.engine.load import allowed_engines
-from likewise.receipts import Receipts, Record
+from likewise.receipts import Receipts
+from likewise.targets import lookup
 from likewise.targets.apply import OnStep, apply, roll_back, unfinished_plan
 from likewise.targets.base import (
     BATCH,
@@ -121,7 +122,7 @@ def delete(name: str, *, to: str | None = None) -> None:
 
 def deployments(to: str | None = None) -> list[Receipt]:
     """The user's deployments, by name; to: those on this target, including the ones of other users."""
-    return [each.receipt for each in _listed(to) if each.receipt is not None]
+    return [each.receipt for each in lookup.all_on(to) if each.receipt is not None]
 
 
 def listed(to: str | None = None, *, states: bool = True) -> list[Listed]:
@@ -129,19 +130,8 @@ def listed(to: str | None = None, *, states: bool = True) -> list[Listed]:
 
     states: query all targets for the states, concurrently; one that does not respond in time is `unreachable`.
     """
-    found = _listed(to)
+    found = lookup.all_on(to)
     return with_states(found) if states else found
-
-
-def _listed(to: str | None) -> list[Listed]:
-    receipts = Receipts()
-    recorded = [listed_record(record, receipts) for record in receipts.records()]
-    if to is None:
-        return recorded
-    target = open_target(to)
-    own = {each.name: each for each in recorded if each.target == target.uri}
-    others = {each.name: Listed(each.target, each.name, each) for each in _found(target) if each.name not in own}
-    return [each for _, each in sorted({**own, **others}.items())]
 
 
 def status(name: str, *, to: str | None = None, traffic: bool = True) -> tuple[Receipt, Status]:
@@ -164,7 +154,7 @@ def logs(name: str, *, to: str | None = None, lines: int = 100, follow: bool = F
 
     Raises NotDeployed; WrongUsage if the target has no logs.
     """
-    receipt = _current(Receipts(), name, to)
+    receipt = lookup.current(Receipts(), name, to)
     target = open_target(receipt.target)
     if not isinstance(target, Logs):
         raise WrongUsage(f"{receipt.target} offers no logs", remedy="read them with the tools of the backend")
@@ -174,7 +164,7 @@ def logs(name: str, *, to: str | None = None, lines: int = 100, follow: bool = F
 def history(name: str, *, to: str | None = None) -> list[Revision]:
     """The revisions of a deployment, the newest last: those of this user's changes.  Raises NotDeployed."""
     receipts = Receipts()
-    return history_of(receipts, _current(receipts, name, to))
+    return history_of(receipts, lookup.current(receipts, name, to))
 
 
 def predict(
@@ -195,7 +185,7 @@ def predict(
 
 def predictor(name: str, *, to: str | None = None) -> tuple[Receipt, Callable[[bytes], Response]]:
     """A deployment's receipt, and a function that sends it a JSON request, for many requests.  Raises NotDeployed."""
-    receipt = _current(Receipts(), name, to)
+    receipt = lookup.current(Receipts(), name, to)
     return receipt, poster(receipt)
 
 
@@ -367,7 +357,7 @@ def model_of(
 def _current_state(receipts: Receipts, verb: Verb, name: str, to: str | None) -> tuple[str, Receipt | None]:
     """The target's URI, and the receipt of the current deployment, None for a creation."""
     if verb != "create":
-        current = _current(receipts, name, to)
+        current = lookup.current(receipts, name, to)
         return current.target, current
     if to is None:
         raise WrongUsage("no target is given", remedy="add --to TARGET")
@@ -384,51 +374,12 @@ def _current_state(receipts: Receipts, verb: Verb, name: str, to: str | None) ->
     return uri, None
 
 
-def _current(receipts: Receipts, name: str, to: str | None) -> Receipt:
-    uri = None if to is None else open_target(to).uri
-    record = _record(receipts, name, uri)
-    known = None if record is None else listed_record(record, receipts)
-    if known is not None and known.receipt is not None:
-        return known.receipt
-    place = uri if known is None else known.target
-    unfinished = known is not None and known.unfinished is not None
-    if place is not None and not unfinished and (existing := _existing(place, name)) is not None:
-        return existing
-    if known is not None:
-        raise NotDeployed(f"{name!r} on {known.target}: {known.state}", remedy=known.remedy)
-    where = f" on {uri}" if uri else ""
-    similar = nearest(name, [each.name for each in receipts.records()])
-    remedy = f"{similar}`likewise list` shows all deployments"
-    raise NotDeployed(f"there is no deployment named {name!r}{where}", remedy=remedy)
-
-
-def _record(receipts: Receipts, name: str, uri: str | None) -> Record | None:
-    """What is recorded about the deployment, None if nothing is.  Raises WrongUsage if there are several."""
-    matches = [each for each in receipts.records() if each.name == name and uri in (None, each.target)]
-    if len(matches) > 1:
-        targets = ", ".join(each.target for each in matches)
-        raise WrongUsage(
-            f"{name!r} is deployed on several targets: {targets}",
-            remedy="choose one with --to TARGET; for verify, use NAME@TARGET",
-        )
-    return matches[0] if matches else None
-
-
-def _existing(uri: str, name: str) -> Receipt | None:
-    """The deployment according to its target, which may be another user's."""
-    return next((each for each in _found(open_target(uri)) if each.name == name), None)
-
-
-def _found(target: Target) -> Sequence[Receipt]:
-    return target.found() if isinstance(target, Live) else ()
-
-
 def _rest_of(receipts: Receipts, name: str, to: str | None) -> Listed | None:
     """The deployment to delete, if it has no receipt: its creation is unfinished, or its record is damaged."""
-    record = _record(receipts, name, None if to is None else open_target(to).uri)
+    record = lookup.recorded(receipts, name, None if to is None else open_target(to).uri)
     if record is None or (rest := listed_record(record, receipts)).receipt is not None:
         return None
-    return None if rest.unfinished is None and _existing(record.target, name) is not None else rest
+    return None if rest.unfinished is None and lookup.existing(record.target, name) is not None else rest
 
 
 def _removal(receipts: Receipts, rest: Listed, now: bool) -> Planned:
@@ -481,7 +432,7 @@ def _report_to(progress: Callable[[str], None] | None, target: object) -> None:
 
 def _live(name: str, to: str | None) -> tuple[Receipt, Live]:
     """A deployment's receipt and its target.  Raises WrongUsage if the target does not serve requests."""
-    receipt = _current(Receipts(), name, to)
+    receipt = lookup.current(Receipts(), name, to)
     return receipt, _queryable(receipt)
 
 
