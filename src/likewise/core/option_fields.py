@@ -21,8 +21,8 @@ def option(default: Any, text: str, flag: str = "", **settings: Any) -> Any:
     """A field of an options dataclass.  text: its help text, on the command line, in Python and in the docs.
 
     default: `dict` or `list` for an empty one.  flag: its names and metavar, such as `--output -o DIR`; empty for no
-    flag.  settings: of the flag: min, max; parse: converts the strings of a repeatable flag to the value; unit: the
-    field's value for 1 on the command line.
+    flag.  settings: min, max; parse: converts the strings of a repeatable flag to the value; unit: the field's value
+    for 1 on the command line, of which min is then a multiple; least: the field's own minimum, if it is another one.
     """
     initial: dict[str, Any] = {"default_factory" if default in (dict, list) else "default": default}
     return field(**initial, metadata={"help": text, "flag": flag, **settings})
@@ -38,9 +38,24 @@ def coerce(kind: type[T], given: Mapping[str, object]) -> T:
     refuse_unknown(given, known)
     values = {key: _value(key, value, hints[key]) for key, value in given.items()}
     try:
-        return kind(**values)
+        options = kind(**values)
     except TypeError as error:  # one without a default is missing
         raise WrongUsage(str(error), remedy="set it with -C KEY=VALUE") from error
+    check_ranges(options)
+    return options
+
+
+def check_ranges(options: Any) -> None:
+    """Raise WrongUsage for the first number outside the range of its field."""
+    for each in fields(options):
+        value, settings = getattr(options, each.name), each.metadata
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        low, high = settings.get("min"), settings.get("max")
+        low = settings.get("least", min(1, low) if low is not None and "unit" in settings else low)
+        if (low is not None and not value >= low) or (high is not None and not value <= high):
+            allowed = f"of at least {low}" if high is None else f"from {low} to {high}"
+            raise WrongUsage(f"option {each.name!r} is {value}", remedy=f"use a number {allowed}")
 
 
 def refuse_unknown(given: Iterable[str], known: Collection[str]) -> None:

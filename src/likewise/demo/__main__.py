@@ -40,23 +40,14 @@ def fine_tune(
     quick: Annotated[
         bool, typer.Option("--quick", help="Use two layers and a third of the reviews, for a quick try.")
     ] = False,
-    all_layers: Annotated[
-        bool,
-        typer.Option(
-            "--all-layers/--freeze", help="Train all layers, which takes twice as long, or only the last two."
-        ),
-    ] = False,
     rows: Annotated[int | None, typer.Option(min=32, help="Number of rows to train on; all by default.")] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Number of passes over the training data; 2 by default, 1 with --quick.")
-    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Number of passes over the training data.")] = 1,
     seed: Annotated[int, typer.Option(help="Random seed; equal seeds give equal models.")] = 8,
     as_json: JsonFlag = False,
 ) -> None:
     """Fine-tune a classifier on reviews and log it as `model`."""
-    layers, trained_layers = 2 if quick else None, None if all_layers else 2
     with _store() as (store, uri), _progress("fine-tuning") as progress:
-        recipe = store.Recipe(backbone, layers, trained_layers, epochs or (1 if quick else 2), seed=seed)
+        recipe = store.Recipe(backbone, 2 if quick else None, epochs, seed=seed)
         logged = store.log_fine_tuned(recipe, source, rows or (QUICK_ROWS if quick else None), progress)
     _print_result(asdict(logged) | {"tracking_uri": without_secrets(uri)}, as_json)
 

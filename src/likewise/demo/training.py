@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 import transformers
 
-from likewise.core.errors import ModelNotFound, WrongUsage
+from likewise.core.errors import ModelNotFound
 from likewise.demo.data import BUNDLED, LABELS, Review, ReviewSplit, backbone
 
 Progress = Callable[[int, int, float], None]
@@ -26,18 +25,17 @@ Tensors = Callable[[Iterable[Sequence[Review]]], Iterator[tuple[Any, Any]]]
 class Recipe:
     """Hyperparameters.
 
-    backbone: the included one, a folder, or a Hugging Face name. layers: use only this many of its first layers.
-    trained_layers: how many of the last of these are trained in addition to the head. For both, None means all.
-    The learning rates are constant in the first epoch, and then decrease linearly to 0.
+    backbone: the included one, a folder, or a Hugging Face name. layers: use only this many of its first layers; None
+    for all. body_rate, head_rate: the highest learning rates, which are reached after a tenth of the batches and then
+    decrease linearly to 0.
     """
 
     backbone: str = BUNDLED
     layers: int | None = None
-    trained_layers: int | None = 2
-    epochs: int = 2
+    epochs: int = 1
     batch_rows: int = 32
     tokens: int = 64
-    body_rate: float = 2e-4
+    body_rate: float = 1e-4
     head_rate: float = 1e-3
     seed: int = 8
 
@@ -92,16 +90,12 @@ def _train(model: Any, tensors: Tensors, rows: Sequence[Review], recipe: Recipe,
     optimizer = torch.optim.AdamW(_parameters(model, recipe))
     rng = random.Random(recipe.seed)  # noqa: S311  not used for security
     batches = list(tensors(_shuffled(rows, recipe.batch_rows, rng)))
-    orders = [rng.sample(range(len(batches)), len(batches)) for _ in range(recipe.epochs)]
-    turns = [number for order in orders for number in order]
-    rate = partial(_rate, first=len(batches), total=len(turns))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    turns = [number for _ in range(recipe.epochs) for number in rng.sample(range(len(batches)), len(batches))]
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_rate, total=len(turns)))
     model.train()
-    _without_dropout_where_frozen(model)
-    frozen = _Frozen(model, recipe.trained_layers)
     for done, number in enumerate(turns, start=1):
         inputs, labels = batches[number]
-        with _half_precision(), frozen.skipped(number):
+        with _half_precision():
             loss = model(**inputs, labels=labels).loss
         optimizer.zero_grad()
         loss.backward()
@@ -110,41 +104,10 @@ def _train(model: Any, tensors: Tensors, rows: Sequence[Review], recipe: Recipe,
         progress(done, len(turns), loss.item())
 
 
-def _rate(step: int, *, first: int, total: int) -> float:
-    """The learning rate relative to the initial one: constant for `first` steps, then decreasing to 0."""
-    return 1.0 if step < first else (total - step) / max(1, total - first)
-
-
-class _Frozen:
-    """The layers below the trained ones, whose outputs for a batch are computed once: they are equal in each epoch.
-
-    A state takes 4 bytes times tokens times the model's width for each row, for the demo's reviews 0.3 GB.
-    """
-
-    def __init__(self, model: Any, trained_layers: int | None) -> None:
-        self._layers: Any = [] if trained_layers is None else _layers(model)
-        self._frozen = list(self._layers)[:-trained_layers] if trained_layers else []
-        self._states: dict[int, Any] = {}
-
-    @contextmanager
-    def skipped(self, batch: int) -> Iterator[None]:
-        """Within, the model starts at the first trained layer, if it has been called with the batch before."""
-        if not self._frozen:
-            yield
-            return
-        count, known = len(self._frozen), batch in self._states
-        hook = self._layers[count].register_forward_pre_hook(partial(self._replace, batch))
-        if known:
-            del self._layers[:count]
-        try:
-            yield
-        finally:
-            hook.remove()
-            for index, layer in enumerate(self._frozen if known else ()):
-                self._layers.insert(index, layer)
-
-    def _replace(self, batch: int, _: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (self._states.setdefault(batch, inputs[0].detach()), *inputs[1:])
+def _rate(step: int, *, total: int) -> float:
+    """The learning rate relative to the highest one."""
+    rising = max(1, total // 10)
+    return (step + 1) / rising if step < rising else (total - step) / max(1, total - rising)
 
 
 def _half_precision() -> Any:
@@ -170,38 +133,14 @@ def _chunks(rows: Sequence[Review], size: int) -> Iterator[Sequence[Review]]:
 
 
 def _parameters(model: Any, recipe: Recipe) -> list[dict[str, Any]]:
-    """Parameter groups for the optimizer: the head, and the trained layers with the pooler; freezes the rest."""
-    body = model.base_model
-    if recipe.trained_layers is not None:
-        body.requires_grad_(False)
-        _layers(model)[-recipe.trained_layers :].requires_grad_(True)
-        if getattr(body, "pooler", None) is not None:
-            body.pooler.requires_grad_(True)
-    in_body = {id(each) for each in body.parameters()}
-    head = [each for each in model.parameters() if id(each) not in in_body]
-    trained = [each for each in body.parameters() if each.requires_grad]
-    return [{"params": head, "lr": recipe.head_rate}, {"params": trained, "lr": recipe.body_rate}]
-
-
-def _without_dropout_where_frozen(model: Any) -> None:
-    """Disable dropout in frozen layers: they cannot learn from it, and it adds noise for the other layers."""
-    for module in model.modules():
-        frozen = not any(each.requires_grad for each in module.parameters())
-        if frozen and next(module.parameters(), None) is not None:
-            module.eval()
-
-
-def _layers(model: Any) -> Any:
-    """The list of transformer layers, in any architecture; WrongUsage if there is none."""
-    count = model.config.num_hidden_layers
-    lists = (module for module in model.base_model.modules() if isinstance(module, torch.nn.ModuleList))
-    layers = next((each for each in lists if len(each) == count), None)
-    if layers is None:
-        raise WrongUsage(
-            f"{type(model).__name__} has no list of its layers, so single layers cannot be trained",
-            remedy="pass --all-layers, or another backbone",
-        )
-    return layers
+    """Parameter groups for the optimizer: the head, and the layers; the words' embeddings are kept as they are."""
+    model.get_input_embeddings().requires_grad_(False)
+    in_body = {id(each) for each in model.base_model.parameters()}
+    trained = [each for each in model.parameters() if each.requires_grad]
+    return [
+        {"params": [each for each in trained if id(each) not in in_body], "lr": recipe.head_rate},
+        {"params": [each for each in trained if id(each) in in_body], "lr": recipe.body_rate},
+    ]
 
 
 def _accuracy(model: Any, tensors: Tensors, rows: Sequence[Review]) -> float:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from likewise.core.capture_limits import check_capture
 from likewise.core.errors import WrongUsage
-from likewise.core.option_fields import option
+from likewise.core.option_fields import check_ranges, option
 
 MB = 1024 * 1024
+CAPTURE_BYTES = 100_000  # of captured files at least: one has ten thousand, and the oldest of several are deleted
 STOP_GRACE_S = 2.0  # in which a process ends after its drain, whatever it executes
 
 
@@ -103,16 +103,21 @@ class ServerOptions:
         unit=MB,
         min=1,
     )
-    header_limit_bytes: int = option(64 * 1024, "Maximum size of the request line and the headers together.")
+    header_limit_bytes: int = option(64 * 1024, "Maximum size of the request line and the headers together.", min=1)
     header_timeout_s: float = option(
         10.0,
         "Time limit for a request's headers, in seconds from the connection or the request's first byte.",
         "--header-timeout SECONDS",
+        min=0.001,
     )
-    read_timeout_s: float = option(30.0, "Time limit for a request's body, in seconds.", "--read-timeout SECONDS")
-    keep_alive_s: int = option(65, "Seconds before an idle connection is closed.")
-    drain_linger_s: float = option(1.0, "Seconds that a stopping server accepts requests, while /ready returns 503.")
-    drain_timeout_s: int = option(20, "Seconds that a stopping server waits for requests in flight.")
+    read_timeout_s: float = option(
+        30.0, "Time limit for a request's body, in seconds.", "--read-timeout SECONDS", min=0.001
+    )
+    keep_alive_s: int = option(65, "Seconds before an idle connection is closed.", min=0)
+    drain_linger_s: float = option(
+        1.0, "Seconds that a stopping server accepts requests, while /ready returns 503.", min=0
+    )
+    drain_timeout_s: int = option(20, "Seconds that a stopping server waits for requests in flight.", min=0)
     access_log: bool = option(
         True,
         "Log one JSON line per request to stderr, without bodies; otherwise only for a status of 500 or more, "
@@ -145,11 +150,12 @@ class ServerOptions:
         "--capture-mb",
         unit=MB,
         min=1,
+        least=CAPTURE_BYTES,
     )
     capture_days: float = option(30.0, "Age at which captured files are deleted.", "--capture-days DAYS", min=0.001)
 
     def __post_init__(self) -> None:
-        check_capture(self.capture_rate, self.capture_bytes, self.capture_days)
+        check_ranges(self)
         if self.in_process and self.workers:
             raise WrongUsage(
                 f"workers is {self.workers}, and in_process runs the model in the server's process",

@@ -31,11 +31,11 @@ class ContainerTargetOptions:
     lock: Path | None = option(None, "Requirements file with hashes of all packages of a built image.")
     host: str = option("127.0.0.1", "Address of this machine to listen on.")
     insecure: bool = option(False, "Allow an address that other machines can reach; the service has no authentication.")
-    port: int = option(0, "Port of this machine; 0 chooses a free port, which updates keep.")
+    port: int = option(0, "Port of this machine; 0 chooses a free port, which updates keep.", min=0, max=65535)
     network: str | None = option(None, "Network of the containers: a name, or host if networks cannot be created.")
     isolated: bool = option(False, "Run the model without network access; clients can still reach it.")
     memory: str | None = option(None, "Memory limit of the model's container: 2g, 512m.")
-    cpus: float | None = option(None, "CPU limit of the model's container: 1.5.")
+    cpus: float | None = option(None, "CPU limit of the model's container: 1.5.", min=0.01)
     env: Mapping[str, str] = option(
         dict, "Environment variables, as JSON; those that start with LIKEWISE_ set the server's options."
     )
@@ -43,8 +43,12 @@ class ContainerTargetOptions:
     restart: Literal["unless-stopped", "on-failure", "no"] = option(
         "unless-stopped", "When Docker or Podman restarts a container that has exited."
     )
-    start_timeout_s: float = option(120.0, "Seconds allowed for loading and warming up the model before a start fails.")
-    stop_timeout_s: int = option(30, "Seconds to complete requests in flight before a stopping container is killed.")
+    start_timeout_s: float = option(
+        120.0, "Seconds allowed for loading and warming up the model before a start fails.", min=0.001
+    )
+    stop_timeout_s: int = option(
+        30, "Seconds to complete requests in flight before a stopping container is killed.", min=0
+    )
 
 
 def check_options(options: ContainerTargetOptions) -> None:

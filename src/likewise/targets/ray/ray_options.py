@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-from likewise.core.capture_limits import check_capture
 from likewise.core.cores import thread_environment
 from likewise.core.errors import WrongUsage
-from likewise.core.option_fields import option
+from likewise.core.option_fields import check_ranges, option
 from likewise.telemetry.switch import exporters
 
 CANARY = frozenset({"canary", "canary_s", "canary_requests", "canary_errors", "canary_slower", "canary_timeout_s"})
@@ -63,53 +62,62 @@ class RayOptions:
     route_prefix: str | None = option(
         None, "The HTTP route; /NAME by default, / for all requests that match no other route."
     )
-    timeout_s: float = option(300.0, "Seconds until all replicas must be ready; otherwise Likewise rolls back.")
+    timeout_s: float = option(
+        300.0, "Seconds until all replicas must be ready; otherwise Likewise rolls back.", min=0.001
+    )
     wait_for_capacity: bool = option(False, "For autoscaling clusters: wait for missing resources instead of failing.")
     canary: float = option(
-        0.0, "Percentage of the requests that an update's new version gets at first, 50 at most; 0 for no canary."
+        0.0,
+        "Percentage of the requests that an update's new version gets at first, 50 at most; 0 for no canary.",
+        min=0,
+        max=50,
     )
-    canary_s: float = option(30.0, "Maximum seconds for which the canary is watched.")
-    canary_requests: int = option(500, "Requests to the canary after which the watch ends early.")
+    canary_s: float = option(30.0, "Maximum seconds for which the canary is watched.", min=1)
+    canary_requests: int = option(500, "Requests to the canary after which the watch ends early.", min=1)
     canary_errors: float = option(
-        1.0, "Allowed percentage of requests that fail on the canary but succeed on the old version."
+        1.0, "Allowed percentage of requests that fail on the canary but succeed on the old version.", min=0, max=100
     )
-    canary_slower: float = option(2.0, "Allowed ratio of its response times to the old version's (median and p95).")
-    canary_timeout_s: float = option(35.0, "Seconds until the canary must be ready; otherwise Likewise removes it.")
-    deadline_s: float = option(60.0, "Seconds within which a request must be served; otherwise it is rejected.")
+    canary_slower: float = option(
+        2.0, "Allowed ratio of its response times to the old version's (median and p95).", min=1
+    )
+    canary_timeout_s: float = option(
+        35.0, "Seconds until the canary must be ready; otherwise Likewise removes it.", min=1
+    )
+    deadline_s: float = option(
+        60.0, "Seconds within which a request must be served; otherwise it is rejected.", min=0.001
+    )
     run_timeout_s: float = option(
-        30.0, "Time limit for a run of the model, in seconds: it ends with its worker process; 0 for no limit."
+        30.0, "Time limit for a run of the model, in seconds: it ends with its worker process; 0 for no limit.", min=0
     )
     in_process: bool = option(False, "Run the model's code in the replica's process instead of in a worker.")
-    queue_tokens: int = option(4_000_000, "Number of tokens that may wait in a replica; further requests are rejected.")
-    cache_bytes: int = option(
-        64 * 1024 * 1024, "Memory of a replica for caching predictions of a pure model; 0 disables the cache."
+    queue_tokens: int = option(
+        4_000_000, "Number of tokens that may wait in a replica; further requests are rejected.", min=1
     )
-    body_limit_bytes: int = option(25 * 1024 * 1024, "Maximum size of a request body in bytes.")
-    cells_limit: int = option(1_000_000, "Maximum number of values of a request: rows times columns, or elements.")
+    cache_bytes: int = option(
+        64 * 1024 * 1024, "Memory of a replica for caching predictions of a pure model; 0 disables the cache.", min=0
+    )
+    body_limit_bytes: int = option(25 * 1024 * 1024, "Maximum size of a request body in bytes.", min=1)
+    cells_limit: int = option(
+        1_000_000, "Maximum number of values of a request: rows times columns, or elements.", min=1
+    )
     in_flight_bytes: int = option(
-        200 * 1024 * 1024, "Estimated memory of a replica's requests in flight; further ones are rejected."
+        200 * 1024 * 1024, "Estimated memory of a replica's requests in flight; further ones are rejected.", min=1
     )
 
     capture: str | None = option(
         None,
         "Folder of each node in which replicas capture requests and predictions, including all texts in them.",
     )
-    capture_rate: float = option(1.0, "Fraction of the requests to capture, chosen by a hash of the request id.")
-    capture_bytes: int = option(1024 * 1024 * 1024, "Maximum size of the captured files in that folder.")
-    capture_days: float = option(30.0, "Age at which captured files are deleted.")
+    capture_rate: float = option(
+        1.0, "Fraction of the requests to capture, chosen by a hash of the request id.", min=0.0, max=1.0
+    )
+    capture_bytes: int = option(1024 * 1024 * 1024, "Maximum size of the captured files in that folder.", min=100_000)
+    capture_days: float = option(30.0, "Age at which captured files are deleted.", min=0.001)
 
     def traced(self) -> bool:
         """Whether the replicas' environment requests traces; raises WrongUsage for an unsupported setting."""
         runtime_env = (self.ray_actor_options or {}).get("runtime_env") or {}
         return bool(exporters(runtime_env.get("env_vars") or {}))
-
-    def _check_capture(self) -> None:
-        check_capture(self.capture_rate, self.capture_bytes, self.capture_days)
-        if self.capture is not None and not self.capture.startswith("/"):
-            raise WrongUsage(
-                f"capture is {self.capture!r}, which each replica would create in its working directory",
-                remedy="use an absolute path of a folder on the nodes: -C capture=/var/captured",
-            )
 
     def __post_init__(self) -> None:
         if isinstance(self.num_replicas, str) and self.num_replicas != "auto":
@@ -123,19 +131,12 @@ class RayOptions:
             raise WrongUsage(
                 f"route_prefix {self.route_prefix!r} is not a valid route", remedy="use -C route_prefix=/NAME"
             )
-        self._check_capture()
-        if self.timeout_s <= 0:
-            raise WrongUsage("timeout_s must be greater than 0", remedy="use -C timeout_s=300")
-        if not 0 <= self.canary <= 50:
-            raise WrongUsage(f"canary is {self.canary:g}, not between 0 and 50 percent", remedy="use -C canary=10")
-        if not 0 <= self.canary_errors <= 100:
+        if self.capture is not None and not self.capture.startswith("/"):
             raise WrongUsage(
-                f"canary_errors is {self.canary_errors:g}, not between 0 and 100 percent",
-                remedy="use -C canary_errors=1",
+                f"capture is {self.capture!r}, which each replica would create in its working directory",
+                remedy="use an absolute path of a folder on the nodes: -C capture=/var/captured",
             )
-        for name, least in (("canary_s", 1), ("canary_requests", 1), ("canary_slower", 1), ("canary_timeout_s", 1)):
-            if getattr(self, name) < least:
-                raise WrongUsage(f"{name} is less than {least}", remedy=f"use -C {name}=NUMBER, or omit it")
+        check_ranges(self)
         actor, scaling = self.ray_actor_options or {}, self.autoscaling_config or {}
         _require_numbers("ray_actor_options", {name: actor.get(name) for name in ("num_cpus", "num_gpus", "memory")})
         _require_numbers("resources of ray_actor_options", actor.get("resources"))
