@@ -289,7 +289,9 @@ def serve(
 
     options = options or ServerOptions()
     opened = bundle_of(model, trust, allow_versions)
-    run(bundle_app(opened, opened.spec(engine, precision), options), options, on_listening=listening, on_ready=ready)
+    spec = opened.spec(engine, precision)
+    allowed_engines(opened.manifest, spec)
+    run(bundle_app(opened, spec, options), options, on_listening=listening, on_ready=ready)
 
 
 def score(

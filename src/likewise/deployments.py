@@ -37,6 +37,7 @@ from likewise.targets.base import (
     Verb,
     unless_fatal,
 )
+from likewise.targets.changes import changed_inputs
 from likewise.targets.history import Revision, former, history_of
 from likewise.targets.listing import Listed, listed_record, to_finish, with_states
 from likewise.targets.registry import open_target
@@ -110,6 +111,8 @@ def update(
 
 def _changed(planned: Planned, report: Callable[[str], None] | None) -> Receipt:
     say = report or (lambda _: None)
+    for finding in planned.findings:
+        say(f"{finding.cause}; {finding.remedy}")
     receipt = _receipt(execute(planned, lambda step: say(step.about), report))
     say(f"{receipt.name} is deployed on {receipt.target}: {receipt.shown().get('url', '')}")
     return receipt
@@ -259,6 +262,8 @@ def plan(
     if spec is not None:
         _check_model(spec)
     findings = unless_fatal(target.check(spec, typed, current)) if spec is not None else ()
+    if spec is not None and current is not None:
+        findings = [*findings, *changed_inputs(current.model, spec)]
     if interrupted is not None and roll_back_interrupted:
         roll_back(target, name, receipts)
     steps = tuple(target.plan(verb, name, spec, typed, current))
@@ -283,7 +288,7 @@ def execute(
     except KeyboardInterrupt:
         if receipts is not None or store.unfinished(plan.target, plan.name) is None:
             raise
-        remedy = to_finish(plan.verb, f"likewise delete {plan.name} --to {plan.target}")
+        remedy = to_finish(plan.verb, plan.name, plan.target)
         raise Interrupted(
             f"stopped: {plan.verb} {plan.name} on {plan.target} is unfinished, as `likewise list` shows", remedy=remedy
         ) from None

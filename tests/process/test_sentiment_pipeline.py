@@ -49,7 +49,7 @@ def run_of(uri: str) -> str:
 def test_fine_tuned_model_is_logged_with_metrics(store: Store, model: Any) -> None:
     logged = mlflow.get_run(run_of(store.model_uri))
     assert logged.data.metrics["held_out_accuracy"] == store.facts["accuracy"]
-    assert logged.data.params["train_rows"] == "2560"
+    assert logged.data.params["train_rows"] == "3840"
     assert logged.data.params["held_out_rows"] == "853"
     assert store.facts["registered"] == "models:/inference_pipeline_model/1"
     folder = Path(mlflow.artifacts.download_artifacts(store.model_uri))

@@ -412,6 +412,29 @@ def test_command_killed_while_waiting_for_the_service_can_be_run_again(data: Pat
     assert predict() == "g:A"
 
 
+def test_update_that_is_stopped_while_the_new_version_loads_changes_nothing(
+    data: Path, models: dict[str, Path], tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    loading = f"import time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)"
+    gated = upper_bundle(tmp_path / "gated", "g:", loading=loading)
+    deploy(models["1"])
+    before = processes_in(data)
+    with subprocess.Popen([*LIKEWISE, "update", "one", str(gated), "--trust"], stderr=subprocess.PIPE) as process:
+        until(lambda: status().state == "updating")
+        until(lambda: len(processes_in(data)) > len(before))
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert b"undo it with: likewise update one" in process.stderr.read()
+    assert process.returncode == 130
+    until(lambda: processes_in(data) == before)
+    gate.touch()
+    assert (status().state, predict()) == ("ready", "1:A")
+    deployments.update("one", trust=True)  # as the remedy suggests
+    assert [each.name for each in deployments.listed() if each.unfinished is None] == ["one"]
+    assert predict() == "1:A"
+
+
 def test_data_folder_may_have_a_long_path(
     tmp_path: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

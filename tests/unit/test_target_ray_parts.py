@@ -96,12 +96,12 @@ def test_canary_gets_a_fraction_of_the_replicas() -> None:
     assert replace(options, num_replicas="auto").as_canary().num_replicas == 1
     assert not [name for name in options.deployment() if name.startswith("canary")]
     for wrong in (51, -1):
-        with pytest.raises(WrongUsage, match="not between 0 and 50 percent"):
+        with pytest.raises(WrongUsage, match="'canary' is"):
             RayOptions(canary=wrong)
     for name in ("canary_s", "canary_requests", "canary_slower", "canary_timeout_s"):
-        with pytest.raises(WrongUsage, match=f"{name} is less than 1"):
+        with pytest.raises(WrongUsage, match=f"'{name}' is 0"):
             coerce(RayOptions, {name: "0"})
-    with pytest.raises(WrongUsage, match="canary_errors is 101"):
+    with pytest.raises(WrongUsage, match="'canary_errors' is 101"):
         RayOptions(canary_errors=101)
 
 

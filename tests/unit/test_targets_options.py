@@ -12,6 +12,10 @@ from hypothesis import strategies as st
 
 from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import as_json, coerce, described, parse_config
+from likewise.server import ServerOptions
+from likewise.targets.container.container_options import ContainerTargetOptions
+from likewise.targets.local.local_options import LocalOptions
+from likewise.targets.ray.ray_options import RayOptions
 from likewise.targets.registry import names, open_target
 
 
@@ -100,3 +104,21 @@ def test_built_in_targets_are_registered_as_entry_points_and_unknown_ones_are_re
     assert "did you mean 'ray-serve'?" in rejected.value.remedy
     with pytest.raises(WrongUsage, match="no target"):
         open_target("")
+
+
+WRONG = {
+    LocalOptions: {"port": "70000", "deadline_s": "-1", "run_timeout_s": "-2", "start_timeout_s": "-5", "workers": "-3",
+                   "queue_tokens": "0", "cache_bytes": "-1", "drain_linger_s": "-1"},
+    ContainerTargetOptions: {"port": "-1", "start_timeout_s": "0", "stop_timeout_s": "-1", "cpus": "0"},
+    RayOptions: {"deadline_s": "0", "queue_tokens": "0", "canary": "51", "timeout_s": "0", "canary_requests": "0"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_numbers_outside_their_range_are_refused(kind: type[Any]) -> None:
+    for name, value in WRONG[kind].items():
+        with pytest.raises(WrongUsage, match=f"option '{name.strip()}' is") as refused:
+            coerce(kind, {name.strip(): value})
+        assert refused.value.remedy.startswith("use a number ")
+    with pytest.raises(WrongUsage, match="port"):
+        ServerOptions(port=65536)

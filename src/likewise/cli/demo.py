@@ -34,7 +34,7 @@ ALWAYS_S, QUICK_S = 440, 110
 
 def demo(
     folder: Annotated[Path, flag("--output -o DIR", "Folder for all that the demo creates.")] = Path("likewise-demo"),
-    quick: Annotated[bool, flag("--quick", "Train two layers instead of six, on a third of the reviews.")] = False,
+    quick: Annotated[bool, flag("--quick", "Train two layers instead of six, on half of the reviews.")] = False,
     full: Annotated[
         bool, flag("--full", "Also rehearse a deployment on SageMaker in a container; downloads a base image.")
     ] = False,

@@ -28,6 +28,7 @@ from likewise.targets.base import Receipt
 from likewise.targets.facts import facts_of
 from likewise.targets.registry import names, open_target
 from likewise.targets.responses import error_of
+from likewise.wire.content import PARQUET
 
 Config = Annotated[
     list[str] | None,
@@ -37,6 +38,7 @@ Config = Annotated[
         complete=completion.config,
     ),
 ]
+CONTENT_TYPES = {".csv": "text/csv", ".parquet": PARQUET}
 PlanFlag = Annotated[bool, flag("--plan", "Show the steps without running them.")]
 
 
@@ -150,7 +152,9 @@ def delete(name: Name, to: To = None, plan: PlanFlag = False, *, screen: Screen)
 
 def predict(
     name: Name,
-    source: Annotated[str, argument("INPUT", "Request body: a .json or .csv file, - for stdin, or JSON text ({…}).")],
+    source: Annotated[
+        str, argument("INPUT", "Request body: a .json, .csv or .parquet file, - for stdin, or JSON text ({…}).")
+    ],
     to: To = None,
     later: Annotated[
         bool, flag("--async", "Send the request to an asynchronous SageMaker endpoint and wait for the result.")
@@ -219,10 +223,10 @@ def _request(source: str) -> tuple[bytes, str]:
     if source.lstrip().startswith(("{", "[")):
         return source.encode(), deployments.JSON
     try:
-        return Path(source).read_bytes(), "text/csv" if source.endswith(".csv") else deployments.JSON
+        return Path(source).read_bytes(), CONTENT_TYPES.get(Path(source).suffix.lower(), deployments.JSON)
     except OSError as error:
         raise InputNotFound(
-            f"{source}: {error.strerror}", remedy="pass a .json or .csv file, - for stdin, or JSON text"
+            f"{source}: {error.strerror}", remedy="pass a .json, .csv or .parquet file, - for stdin, or JSON text"
         ) from error
 
 

@@ -59,9 +59,9 @@ def bundle(
             progress=screen.completed,
         )
     screen.result(document(created), "Bundle", _facts(created))
-    if trust and not trust_list.Trust().allows_bundle(created) and all(map(runs_code, created.manifest.engines)):
+    if not trust_list.Trust().allows_bundle(created) and all(map(runs_code, created.manifest.engines)):
         screen.note(
-            "--trust holds for one command: repeat it to run the bundle, or allow its code from now on with:",
+            "the bundle runs only with --trust; to allow its code from now on:",
             command=f"likewise trust {created.build}",
         )
 

@@ -88,8 +88,7 @@ class Registry:
             raise TargetUnavailable(
                 f"request to the registry {self.host} failed at {urlsplit(url).path}{via}: "
                 f"{error or type(error).__name__}",
-                remedy="check its address and the network, then run the same command again: it resumes the upload"
-                + advice,
+                remedy=f"check its address and the network, then run the same command again: it resumes{advice}",
             ) from error
 
     def request_once(self, method: str, url: str, scope: str, **options: Any) -> Any:

@@ -269,7 +269,10 @@ class ModelService:
             self.predictions(call, await self.predict(call))
         except LikewiseError as error:
             logger.warning("the warm-up on the model's input example failed: %s", error.cause)
-            return error
+            return ModelFailed(
+                f"the model fails on its own input example: {error.cause}",
+                remedy="fix the model, or log it with an example that it can predict",
+            )
         return None
 
 

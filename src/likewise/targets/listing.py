@@ -51,13 +51,17 @@ class Listed:
         """What to do about the state; empty if it is in order."""
         delete = f"likewise delete {self.name} --to {self.target}"
         if self.unfinished is not None:
-            return "wait until it has finished" if self.busy else to_finish(self.unfinished.verb, delete)
+            return (
+                "wait until it has finished" if self.busy else to_finish(self.unfinished.verb, self.name, self.target)
+            )
         if self.unreadable:
             return f"{self.unreadable}; `{delete}` deletes the deployment and its record"
         if self.unreachable:
             return self.unreachable
-        if self.status is not None and self.status.state in ("failing", "gone"):
-            return f"{self.status.about or self.status.state}; `{delete}` deletes it"
+        if self.status is not None and self.status.state == "gone":
+            return f"{self.status.about or self.status.state}; `{delete}` deletes its record"
+        if self.status is not None and self.status.state == "failing":
+            return f"{self.status.about or self.status.state}; {next_steps(self.name)}"
         return ""
 
     @property
@@ -149,9 +153,16 @@ def listed_record(record: Record, receipts: Receipts) -> Listed:
     return Listed(record.target, record.name, receipt, plan, running, unreadable)
 
 
-def to_finish(verb: Verb, delete: str) -> str:
-    """How to complete an interrupted run, or to undo it.  delete: the command that deletes the deployment."""
+def next_steps(name: str) -> str:
+    """What to do about a deployment that is failing."""
+    return f"see `likewise logs {name}` and `likewise history {name}`; to return: likewise update {name} --to-previous"
+
+
+def to_finish(verb: Verb, name: str, target: str) -> str:
+    """How to complete an interrupted run, or to undo it."""
     if verb == "delete":
-        return f"`{delete}` completes it"
-    command = "deploy" if verb == "create" else "update"
-    return f"run the same `likewise {command}` again to complete it, or remove everything with: {delete}"
+        return f"`likewise delete {name} --to {target}` completes it"
+    if verb == "create":
+        again = "run the same `likewise deploy` again to complete it"
+        return f"{again}, or remove everything with: likewise delete {name} --to {target}"
+    return f"run the same command again to complete it, or undo it with: likewise update {name} --to {target}"

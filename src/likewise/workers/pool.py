@@ -235,7 +235,7 @@ class WorkerPool:
             with self._fleet.changed:
                 over = {worker: call for worker, call in self._calls.items() if 0 < call.limit_s < now - call.started}
                 for worker, call in over.items():
-                    call.ended = not worker.stopped  # else it is not the fault of an item
+                    worker.overran = call.ended = not worker.stopped  # else it is not the fault of an item
                     worker.kill()
                 late = self._late()
             if late:

@@ -33,12 +33,13 @@ class Worker:
     """A process that runs an engine; it starts loading when this object is created.
 
     exited: set when the process has exited and its resources are freed.  worked: set by the pool when it assigns work.
+    overran: set by the pool when it kills the process because a run takes too long.
     """
 
     def __init__(self, opener: bytes, start_timeout_s: float, environment: dict[str, str]) -> None:
         """opener: the first message.  start_timeout_s: seconds until the engine must be loaded."""
         self.exited = threading.Event()
-        self.worked = False
+        self.worked = self.overran = False
         self._start_timeout_s = start_timeout_s
         self._started = time.monotonic()
         self._mark = secrets.token_hex(16)
@@ -58,7 +59,8 @@ class Worker:
     @property
     def exit_description(self) -> str:
         """How the process exited; valid after `exited` is set."""
-        return f"the worker process {self.pid} {_describe_exit(self._process.returncode)}"
+        how = "was ended because a run took too long" if self.overran else _describe_exit(self._process.returncode)
+        return f"the worker process {self.pid} {how}"
 
     def load(self) -> EngineSpec:
         """Wait until the engine is loaded. Raises what loading it raised, or WorkerDied; the process then exits."""

@@ -15,7 +15,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -87,12 +87,15 @@ class Supervisor:
         self._stopped.set()
         return {}
 
-    async def update(self, spec: ServiceSpec) -> ControlReply:
-        """Start another version on the same socket; the current one serves until that is ready, or if it fails."""
+    async def update(self, spec: ServiceSpec, sender: asyncio.StreamReader | None = None) -> ControlReply:
+        """Start another version on the same socket; the current one serves until that is ready, or if it fails.
+
+        sender: if it disconnects before the version is ready, as after Ctrl-C, the update is given up.
+        """
         async with self._changing:
             self._updating = True
             try:
-                new = await self._start(spec)
+                new = await _unless_gone(self._start(spec), sender)
             except LikewiseError as failure:
                 return {"error": failure.as_dict()}
             finally:
@@ -196,7 +199,7 @@ class Supervisor:
         self._replying.add(task)
         try:
             command = json.loads(await reader.readline())
-            writer.write(json.dumps(await self.do(command)).encode() + b"\n")
+            writer.write(json.dumps(await self.do(command, reader)).encode() + b"\n")
             await writer.drain()
         except (ValueError, OSError) as error:
             logger.warning("invalid command on the control socket, or its sender disconnected: %s", error)
@@ -204,7 +207,7 @@ class Supervisor:
             writer.close()
             self._replying.discard(task)
 
-    async def do(self, command: dict[str, Any]) -> ControlReply:
+    async def do(self, command: dict[str, Any], sender: asyncio.StreamReader | None = None) -> ControlReply:
         """Execute one command of the control socket; returns the reply."""
         match command["do"]:
             case "status":
@@ -212,7 +215,7 @@ class Supervisor:
             case "wait":
                 return await asyncio.shield(self._first_start)
             case "update":
-                return await self.update(ServiceSpec.from_dict(command["asked"]))
+                return await self.update(ServiceSpec.from_dict(command["asked"]), sender)
             case "stop":
                 return await self.stop()
             case other:
@@ -223,6 +226,23 @@ class Supervisor:
         while True:
             await asyncio.sleep(LOG_POLL_S)
             trim(self._folder.log, LOG_BYTES)
+
+
+async def _unless_gone(starting: Coroutine[Any, Any, Service], sender: asyncio.StreamReader | None) -> Service:
+    """The started service; cancels the start and raises DeployFailed if the sender of the command disconnects."""
+    if sender is None:
+        return await starting
+    start, gone = asyncio.create_task(starting), asyncio.create_task(sender.read(1))
+    try:
+        await asyncio.wait((start, gone), return_when=asyncio.FIRST_COMPLETED)
+        if start.done():
+            return await start
+        logger.warning("the update is given up, because its command has ended")
+        raise DeployFailed("the update was interrupted", remedy="run the same command again")
+    finally:
+        for task in (start, gone):
+            task.cancel()
+        await asyncio.wait((start, gone))
 
 
 def trim(log: Path, limit: int) -> None:

@@ -59,7 +59,12 @@ def main(address: str, descriptor: int) -> None:
         caller.respond_error(error)
     except Exception as error:
         logging.getLogger(__name__).exception("the agent stops")
-        caller.respond_error(DeployFailed(f"Ray failed: {_last_line(error)}", remedy="fix what Ray reports"))
+        caller.respond_error(
+            DeployFailed(
+                f"Ray failed: {_last_line(error)}",
+                remedy="run the same command again; if it fails again, fix what Ray reports",
+            )
+        )
     os._exit(0)
 
 

@@ -134,7 +134,10 @@ class RayTarget:
         with _one_status[self.address]:
             reported = self._call("status", {"name": receipt.name})
         if reported["status"] is None:
-            return Status("gone", about=f"Ray Serve has no deployment {receipt.name!r}")
+            elsewhere = (
+                "" if self._host_port else "; if it runs on another cluster, set RAY_ADDRESS to that one's address"
+            )
+            return Status("gone", about=f"Ray Serve at {self.address} has no deployment {receipt.name!r}{elsewhere}")
         state = state_of(reported)
         record = reported["noted"] or {}
         if state == "starting" and record.get("before"):
