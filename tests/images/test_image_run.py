@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 import signal
+import subprocess
 import sys
 import tarfile
 from collections import Counter
@@ -17,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from subprocess import PIPE
 
 import httpx
 import mlflow
@@ -498,6 +500,22 @@ def test_container_that_does_not_become_ready_is_reported_and_removed(docker: Do
     assert completed.returncode == 1
     assert "no engine none" in completed.stderr
     assert docker("ps", "--all", "--quiet") == ""
+
+
+def test_run_ends_with_ctrl_c_and_reports_a_container_that_ends_by_itself(docker: Docker, upper: Path) -> None:
+    arguments = ["image", "run", "upper:1", "-p", str(free_port()), "--network", "host", "--with", "docker"]
+    for kill in (False, True):
+        with subprocess.Popen([*LIKEWISE, *arguments, "--json"], stdout=PIPE, stderr=PIPE, text=True) as process:
+            assert process.stdout is not None
+            container = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")["container"]
+            if kill:
+                docker("kill", container)
+            else:
+                process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+        assert process.returncode == int(kill)
+        assert ("exited by itself" in errors) == kill
+        assert docker("ps", "--all", "--quiet") == ""
 
 
 def test_missing_container_engine_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

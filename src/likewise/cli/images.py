@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,8 @@ from likewise.cli.arguments import Choice, ModelArgument
 from likewise.cli.examples import epilog
 from likewise.cli.flags import argument, flag, with_flags
 from likewise.cli.screen import Screen
-from likewise.core.errors import WrongUsage
+from likewise.core.errors import TargetUnavailable, WrongUsage
+from likewise.core.isolation import StopSignal
 from likewise.images.build import Built, ImageOptions, Parts, build_image
 from likewise.images.containers import find_engine, load, start
 from likewise.images.dockerfile import write_dockerfile
@@ -112,8 +114,13 @@ def run(
     if detach:
         return
     try:
-        while running.alive():
-            time.sleep(POLL_S)
+        with suppress(StopSignal):  # the usual end
+            while running.alive():
+                time.sleep(POLL_S)
+            raise TargetUnavailable(
+                f"the container has exited by itself; its log ends:\n{running.log()}",
+                remedy="correct the cause given in the log",
+            )
     finally:
         running.stop()
 

@@ -17,7 +17,7 @@ from likewise.core.errors import WrongUsage
 from likewise.core.stdout import stdout
 from likewise.targets.facts import facts_of
 from likewise.targets.history import DEPLOYED, Revision
-from likewise.targets.listing import Listed
+from likewise.targets.listing import Listed, next_steps
 
 Name = Annotated[str, argument("NAME", "Name of the deployment.", complete=completion.deployment)]
 To = Annotated[
@@ -79,6 +79,8 @@ def status(name: Name, to: To = None, *, screen: Screen) -> None:
     """
     receipt, current = deployments.status(name, to=to)
     screen.result({"receipt": receipt.as_dict(), "status": current.as_dict()}, name, facts_of(receipt, current))
+    if current.state == "failing":
+        screen.note(next_steps(name))
     if current.state in ("failing", "gone"):
         raise typer.Exit(1)
 
