@@ -85,7 +85,7 @@ def score(
     """
     output_path(output)  # reports an invalid one before the model is bundled
     if options.runner == ScoreOptions().runner:
-        list_files(source, any_suffix=options.input_format is not None)  # the same
+        list_files(source, any_suffix=options.input_format is not None)  # reports a missing one before that, too
         end_in_time(STOPPED_S)
     bundle = _open(model, choice, screen)
     with JobProgress(source.rstrip("/").rpartition("/")[2] or source) as bar:

@@ -27,7 +27,7 @@ async def unavailable(listener: socket.socket, name: str) -> AsyncIterator[None]
     response = f"{head}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, ValueError, EOFError, TimeoutError):
+        with suppress(OSError, EOFError, TimeoutError, asyncio.LimitOverrunError):
             async with asyncio.timeout(REQUEST_S):
                 await reader.readuntil(b"\r\n\r\n")
             writer.write(response)
@@ -37,5 +37,8 @@ async def unavailable(listener: socket.socket, name: str) -> AsyncIterator[None]
                     pass
         writer.close()
 
-    async with await asyncio.start_server(respond, sock=listener.dup(), limit=HEAD_BYTES):
+    server = await asyncio.start_server(respond, sock=listener.dup(), limit=HEAD_BYTES)
+    try:
         yield
+    finally:
+        server.close()  # without waiting for the connections, whose requests may be slow
