@@ -58,7 +58,7 @@ def test_demo_runs_from_end_to_end(store: Store) -> None:
     assert "compares it" in facts["not_run"]["Spark"]
     for name in ("bundle/likewise.json", "scored.csv", "scored.csv.likewise.json", "serve.log", "mlflow.db"):
         assert (store.folder / name).is_file()
-    assert "trained on 2,560 reviews" in log
+    assert "trained on 3,840 reviews" in log
     assert "accuracy on 853 held-out reviews" in log
     assert "batches, loss" in log
     assert "mlflow" not in "".join(line for line in log.splitlines() if "INFO" in line or "WARNING" in line)
