@@ -28,8 +28,8 @@ NEEDS = {
 """What each optional part needs, by the names of doctor's findings."""
 
 SECONDS = {"Spark": 80, "Ray Serve": 50, "SageMaker": 120}
-ALWAYS_S, QUICK_S = 440, 110
-"""Estimates for two idle cores of an AMD EPYC without bf16, from a demo of 570 s; the rehearsal's without downloads."""
+ALWAYS_S, QUICK_S = 270, 110
+"""Estimates for two idle cores of an AMD EPYC without bf16, from a demo of 395 s; the rehearsal's without downloads."""
 
 
 def demo(
