@@ -112,7 +112,7 @@ def update(
 def _changed(planned: Planned, report: Callable[[str], None] | None) -> Receipt:
     say = report or (lambda _: None)
     for finding in planned.findings:
-        say(f"{finding.cause}; {finding.remedy}")
+        say(str(finding))
     receipt = _receipt(execute(planned, lambda step: say(step.about), report))
     say(f"{receipt.name} is deployed on {receipt.target}: {receipt.shown().get('url', '')}")
     return receipt

@@ -81,6 +81,7 @@ def test_traceback_has_the_remedy(copied: bool) -> None:
         ("add --reference models:/a/1, or --trust", "add references=['models:/a/1'], or trust=True"),
         ("bundle again with --reference runs:/0/m", "bundle again with references=['runs:/0/m']"),
         ("replace it with --restart", "replace it with options=ScoreOptions(restart=True)"),
+        ("use --column a=b, or not", "use column={'a': 'b'} in ScoreOptions or score_frame, or not"),
         ("--trusted-host --restarts", "--trusted-host --restarts"),
     ],
 )

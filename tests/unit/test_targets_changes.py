@@ -33,3 +33,7 @@ def test_nothing_is_compared_without_a_signature_or_a_bundle(tmp_path: Path) -> 
     assert changed_inputs(old, new) == ()
     assert changed_inputs(ModelSpec(new.digest, tmp_path / "missing"), old) == ()
     assert changed_inputs(ModelSpec("sha256:other", old.folder), new) == ()
+    other = model(tmp_path / "third", '[{"name": "b", "type": "long"}]')
+    assert changed_inputs(old, other)
+    (old.folder / "likewise.json").write_text("{")  # as a damaged bundle must not prevent its replacement
+    assert changed_inputs(old, other) == ()

@@ -284,7 +284,7 @@ class _Draft:
             why = "it was logged without an example to try it on, and its own code may break its flavor's contract"
             self.rows = Rows(False, "untried", why)
         self.manifest = replace(self.manifest, row_wise=self.rows.independent).with_measured(rows=self.rows.stored)
-        self.report(f"rows of different requests are {'' if self.rows.independent else 'not '}merged")
+        self.report(str(self.rows))
 
     def _measure(self, bundle: Bundle) -> None:
         self.report("measuring the engines on this CPU")

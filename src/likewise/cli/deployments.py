@@ -274,7 +274,7 @@ def _send_example(receipt: Receipt) -> str:
 
 def _apply(planned: Planned, screen: Screen) -> None:
     for finding in planned.findings:
-        screen.note(f"{finding.cause}; {finding.remedy}")
+        screen.note(str(finding))
     with screen.working():
         receipt = deployments.execute(planned, lambda step: screen.note(step.about), screen.note)
     plan = planned.plan
@@ -291,7 +291,7 @@ def _show_plan(planned: Planned, screen: Screen) -> None:
         screen.json({**plan.as_dict(), "key": plan.key, "findings": findings})
         return
     for finding in planned.findings:
-        screen.note(f"{finding.cause}; {finding.remedy}")
+        screen.note(str(finding))
     rows = [(step.id, step.about) for step in plan.steps]
     screen.table(f"{plan.verb} {plan.name} on {plan.target}", ("step", "description"), rows)
     screen.note("use --json to see the arguments of each step")

@@ -123,7 +123,7 @@ def history(name: Name, to: To = None, *, screen: Screen) -> None:
         outcome = each.outcome + ", current" * (each.number == current)
         at = each.at.removesuffix("+00:00").replace("T", " ")
         rows.append((str(each.number), at, each.user, outcome, _change(each)))
-        causes.append(each.cause.partition("\n")[0].removesuffix("; last log lines:"))
+        causes.append(each.cause.partition("\n")[0])
     header = ("number", "time (UTC)", "user", "outcome", "change")
     if not screen.out.is_terminal:
         screen.table("", (*header, "cause"), [(*row, cause) for row, cause in zip(rows, causes, strict=True)])

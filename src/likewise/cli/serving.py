@@ -8,6 +8,7 @@ from likewise import api
 from likewise.batch import JobReport, ScoreOptions
 from likewise.batch.listing import list_files
 from likewise.batch.runners import output_path
+from likewise.batch.s3 import SCHEME
 from likewise.cli import end_in_time
 from likewise.cli.arguments import Choice, ModelArgument
 from likewise.cli.flags import argument, flag
@@ -85,7 +86,8 @@ def score(
     """
     output_path(output)  # reports an invalid one before the model is bundled
     if options.runner == ScoreOptions().runner:
-        list_files(source, any_suffix=options.input_format is not None)  # reports a missing one before that, too
+        if not source.startswith(SCHEME):  # each object would be opened twice
+            list_files(source, any_suffix=options.input_format is not None)  # reports a missing one before that, too
         end_in_time(STOPPED_S)
     bundle = _open(model, choice, screen)
     with JobProgress(source.rstrip("/").rpartition("/")[2] or source) as bar:

@@ -17,7 +17,7 @@ _ARGUMENTS = (
     (re.compile(r"--trust(?![\w-])"), "trust=True"),
     (re.compile(r"--allow-versions(?![\w-])"), "allow_versions=True"),
     (re.compile(r"--restart(?![\w-])"), "options=ScoreOptions(restart=True)"),
-    (re.compile(r"--column (\S+?)=(\S+?)(?=,?(?:\s|$))"), r"column={'\1': '\2'}"),
+    (re.compile(r"--column (\S+?)=(\S+?)(?=,?(?:\s|$))"), r"column={'\1': '\2'} in ScoreOptions or score_frame"),
     (re.compile(r"--reference (\S+?)(?=,?(?:\s|$))"), r"references=['\1']"),
 )
 """Flags of remedies, and the arguments of `bundle`, `deploy` and `score` that take their place in Python."""

@@ -22,7 +22,8 @@ def option(default: Any, text: str, flag: str = "", **settings: Any) -> Any:
 
     default: `dict` or `list` for an empty one.  flag: its names and metavar, such as `--output -o DIR`; empty for no
     flag.  settings: min, max; parse: converts the strings of a repeatable flag to the value; unit: the field's value
-    for 1 on the command line, of which min is then a multiple; least: the field's own minimum, if it is another one.
+    for 1 on the command line, to which min then applies; least: the minimum of a field with a unit, else 1, or min if
+    that is smaller.
     """
     initial: dict[str, Any] = {"default_factory" if default in (dict, list) else "default": default}
     return field(**initial, metadata={"help": text, "flag": flag, **settings})

@@ -44,6 +44,10 @@ class Rows:
         """Whether the user or the model has declared it, who must be wrong if the example refutes it."""
         return self.source in ("user", "model")
 
+    def __str__(self) -> str:
+        how = "merged" if self.independent else f"not merged, because {self.why}"
+        return f"rows of different requests are {how}"
+
     @property
     def stored(self) -> Mapping[str, object]:
         """The entry `rows` of the manifest's measurements."""
@@ -66,10 +70,8 @@ def describe_rows(manifest: Manifest) -> str:
     """One clause for people: whether rows of different requests share a batch, and what would help."""
     rows = rows_of(manifest)
     faster = f"; {ACCELERATE}" if _may_be_compiled(manifest) else ""
-    if rows.independent:
-        return f"rows of different requests are merged{faster}"
-    advice = {"user": "", "model": "", "refuted": ""}.get(rows.source, f"; {OWN_ROW}")
-    return f"rows of different requests are not merged, because {rows.why}{advice}{faster}"
+    silent = rows.independent or rows.source in ("user", "model", "refuted")
+    return f"{rows}{'' if silent else f'; {OWN_ROW}'}{faster}"
 
 
 def _may_be_compiled(manifest: Manifest) -> bool:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import tarfile
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -90,7 +89,12 @@ def _fetch(store: Store, name: str, platform: Platform) -> Imported:
         return import_archive(store, path, platform)
     if path.is_absolute() or name.startswith("."):
         raise WrongUsage(f"no base image at {name}", remedy="name a folder, a tar, or an image in a registry")
-    return _pull(store, name, platform)
+    try:
+        return _pull(store, name, platform)
+    except TargetUnavailable as error:
+        local = "or use a base on this machine, a tar or a folder (docs/images.md): --base FILE, or -C base=FILE"
+        cause = f"the base image cannot be pulled: {error.cause}"
+        raise TargetUnavailable(cause, remedy=f"{error.remedy}; {local}") from error
 
 
 def _pull(store: Store, name: str, platform: Platform) -> Imported:
@@ -98,7 +102,7 @@ def _pull(store: Store, name: str, platform: Platform) -> Imported:
     from likewise.images.transfer import pull_blob
 
     image = parse_name(name).on_hub
-    with _local_base_offered(), Registry(image.registry) as registry:
+    with Registry(image.registry) as registry:
         manifest = registry.manifest(image)
         if manifest.blob.media_type in INDEXES:
             chosen = choose(manifest.document.get("manifests", ()), platform, name)
@@ -111,18 +115,6 @@ def _pull(store: Store, name: str, platform: Platform) -> Imported:
         for blob in (config, *layers):
             pull_blob(registry, image.repository, blob, store)
     return Imported.of(store.document(config), layers, manifest.blob.digest)
-
-
-@contextmanager
-def _local_base_offered() -> Iterator[None]:
-    """Add to the errors of a registry that does not respond that a base may also be a file."""
-    try:
-        yield
-    except TargetUnavailable as error:
-        local = "or use a base on this machine, a tar or a folder (docs/images.md): --base FILE, or -C base=FILE"
-        raise TargetUnavailable(
-            f"the base image cannot be pulled: {error.cause}", remedy=f"{error.remedy}; {local}"
-        ) from error
 
 
 def choose(manifests: Any, platform: Platform, name: str) -> Descriptor:

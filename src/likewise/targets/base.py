@@ -50,6 +50,9 @@ class Finding:
     fatal: bool = True
     error: type[LikewiseError] = DeployFailed
 
+    def __str__(self) -> str:
+        return f"{self.cause}; {self.remedy}"
+
 
 def unless_fatal(findings: Sequence[Finding]) -> Sequence[Finding]:
     """Return `findings`; raise the error of the first fatal one."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from likewise.bundles.format import MANIFEST, load_manifest
+from likewise.core.errors import LikewiseError
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 from likewise.targets.base import Finding
 
 
 def changed_inputs(before: ModelSpec, after: ModelSpec) -> Sequence[Finding]:
-    """A warning if the inputs in the signature change; none if the bundle of one version is not in its folder."""
+    """A warning if the inputs in the signature change; none if the bundle of a version cannot be read any more."""
     if before.digest == after.digest:
         return ()
     old, new = _inputs(before), _inputs(after)
@@ -25,11 +26,11 @@ def changed_inputs(before: ModelSpec, after: ModelSpec) -> Sequence[Finding]:
 
 
 def _inputs(model: ModelSpec) -> Mapping[str, str] | None:
-    """The kind of each input by its name, in their order; None if the bundle is not there, or has no signature."""
-    path = model.folder / MANIFEST
-    if not path.is_file():
+    """The kind of each input by its name, in their order; None without a signature, or a manifest that can be read."""
+    try:
+        manifest = load_manifest((model.folder / MANIFEST).read_bytes())
+    except (OSError, LikewiseError):
         return None
-    manifest = load_manifest(path.read_bytes())
     inputs = Signature.parse(manifest.signature_raw).inputs
     if manifest.digest != model.digest or inputs is None:
         return None

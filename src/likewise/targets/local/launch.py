@@ -141,7 +141,7 @@ def _await(folder: DeploymentFolder, spec: ServiceSpec, log_start: int) -> int:
         return int(status_of(folder)["pid"])
     except SupervisorUnavailable as error:
         raise DeployFailed(
-            f"the supervisor does not respond: {error}; last log lines:\n{folder.tail(log_start)}",
+            f"the supervisor does not respond: {error}\nlast log lines:\n{folder.tail(log_start)}",
             remedy="run the same command again",
         ) from error
 

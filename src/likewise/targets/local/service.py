@@ -108,7 +108,7 @@ class Service:
         return dict(json.loads(line)) if line.endswith(b"\n") else {}
 
     def _failure(self, cause: str, remedy: str) -> DeployFailed:
-        return DeployFailed(f"{cause}; last log lines:\n{self._folder.tail(self._log_start)}", remedy=remedy)
+        return DeployFailed(f"{cause}\nlast log lines:\n{self._folder.tail(self._log_start)}", remedy=remedy)
 
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError):

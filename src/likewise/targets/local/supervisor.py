@@ -87,7 +87,7 @@ class Supervisor:
         self._stopped.set()
         return {}
 
-    async def update(self, spec: ServiceSpec, sender: asyncio.StreamReader | None = None) -> ControlReply:
+    async def update(self, spec: ServiceSpec, sender: asyncio.StreamReader) -> ControlReply:
         """Start another version on the same socket; the current one serves until that is ready, or if it fails.
 
         sender: if it disconnects before the version is ready, as after Ctrl-C, the update is given up.
@@ -207,7 +207,7 @@ class Supervisor:
             writer.close()
             self._replying.discard(task)
 
-    async def do(self, command: dict[str, Any], sender: asyncio.StreamReader | None = None) -> ControlReply:
+    async def do(self, command: dict[str, Any], sender: asyncio.StreamReader) -> ControlReply:
         """Execute one command of the control socket; returns the reply."""
         match command["do"]:
             case "status":
@@ -228,10 +228,8 @@ class Supervisor:
             trim(self._folder.log, LOG_BYTES)
 
 
-async def _unless_gone(starting: Coroutine[Any, Any, Service], sender: asyncio.StreamReader | None) -> Service:
+async def _unless_gone(starting: Coroutine[Any, Any, Service], sender: asyncio.StreamReader) -> Service:
     """The started service; cancels the start and raises DeployFailed if the sender of the command disconnects."""
-    if sender is None:
-        return await starting
     start, gone = asyncio.create_task(starting), asyncio.create_task(sender.read(1))
     try:
         await asyncio.wait((start, gone), return_when=asyncio.FIRST_COMPLETED)
