@@ -26,6 +26,7 @@ def executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nbformat.Notebo
     return client.execute()
 
 
+@pytest.mark.long
 def test_notebook_runs_and_shows_what_it_stores(executed: nbformat.NotebookNode) -> None:
     if os.environ.get("LIKEWISE_WRITE_DOCS"):
         for cell in executed.cells:

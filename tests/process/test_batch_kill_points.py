@@ -8,10 +8,12 @@ import pytest
 from tests.support.batch.kill_points import Job, check, local, on_workers
 from tests.support.forked import forked
 
+FILE, FOLDER = ("out.jsonl", True), ("parquet", False)
+ALL = [(job, *output) for job in (local, on_workers) for output in (FILE, FOLDER)]
+EACH = [pytest.param(*each, 1, marks=pytest.mark.long) for each in ALL]
 
-@pytest.mark.parametrize("every", [29, pytest.param(1, marks=pytest.mark.long)])
-@pytest.mark.parametrize("job", [local, on_workers])
-@pytest.mark.parametrize(("name", "replaces"), [("out.jsonl", True), ("parquet", False)])
+
+@pytest.mark.parametrize(("job", "name", "replaces", "every"), [(local, *FOLDER, 29), (on_workers, *FILE, 29), *EACH])
 def test_job_killed_before_a_change_of_a_file_loses_and_repeats_no_row(
     tmp_path: Path, job: Job, name: str, replaces: bool, every: int
 ) -> None:

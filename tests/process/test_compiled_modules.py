@@ -250,7 +250,7 @@ def test_data_of_every_form_gives_the_predictions_of_plain_mlflow(
     assert agree(vectors, plain_model(models("sentences")).predict(TEXTS))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(texts=SHORT_TEXTS, params=OPTIONS)
 def test_text_engine_takes_the_params_that_transformers_takes(
     models: Callable[[str], Path], bundles: Callable[[str], api.Bundle], texts: list[str], params: dict[str, object]
@@ -335,6 +335,7 @@ def test_pyfunc_is_compiled_and_keeps_all_labels_of_2500_reviews(
         assert counters(engine) == {"compiled_calls": 2500, "original_calls": 0}
 
 
+@pytest.mark.long
 def test_pyfunc_is_not_compiled_unasked(models: Callable[[str], Path], tmp_path: Path) -> None:
     bundle = api.bundle(models("pyfunc over transformers"), tmp_path / "bundle", trust=True, compiling=UNMEASURED)
     assert [each.name for each in bundle.manifest.engines] == ["pyfunc"]

@@ -55,6 +55,7 @@ def test_changelog_has_the_version() -> None:
     assert f"\n## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text()
 
 
+@pytest.mark.long
 def test_wheel_works_in_an_empty_environment(dist: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "env", with_pip=True)
     python, wheel = tmp_path / "env/bin/python", next(dist.glob("*.whl"))

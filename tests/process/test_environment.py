@@ -165,6 +165,7 @@ def test_each_version_of_a_deployment_has_its_own_environment(
         likewise("delete", "versioned", env=own)
 
 
+@pytest.mark.long
 def test_two_commands_at_once_create_one(bundle: Path, links: Path, tmp_path: Path) -> None:
     user = settings(tmp_path / "cache", links)
     command = [*LIKEWISE, "inspect", str(bundle), "--trust", "--env", "--json"]
@@ -175,7 +176,8 @@ def test_two_commands_at_once_create_one(bundle: Path, links: Path, tmp_path: Pa
     assert len(list((tmp_path / "cache" / "environments").glob("*/bin"))) == 1
 
 
-@pytest.mark.parametrize("sent", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGKILL], ids=str)
+@pytest.mark.long
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL], ids=str)
 def test_an_interrupted_creation_is_cleaned_up(bundle: Path, links: Path, tmp_path: Path, sent: signal.Signals) -> None:
     folder = tmp_path / "cache" / "environments"
     command = [*LIKEWISE, "inspect", str(bundle), "--trust", "--env", "--json"]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.batch.job_rows import Rows, check, local_rows
+from tests.support.batch.job_rows import check, local_rows
 from tests.support.processes import children, command_of
 from tests.support.spark.bundles import predicted
 from tests.support.spark.cluster import Cluster, below, kill
@@ -24,51 +23,34 @@ Victims = Callable[[Cluster], list[int]]
 TEXTS = [f"movie {n} is {'good ' * (n % 9)}" for n in range(300)]
 
 
-@dataclass
-class Driver:
-    """The output of one driver on the cluster for the compiled model and for the Python model."""
-
-    compiled: Mapping[str, Any]
-    code: Mapping[str, Any]
-    job: Rows
-    output: Path
-
-
-@pytest.fixture(scope="module")
-def driver(
-    spark_cluster: Cluster,
-    text_model: api.Bundle,
-    code_model: api.Bundle,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Driver:
-    folder = tmp_path_factory.mktemp("driver")
-    rows = local_rows(folder, code_model, "poison", CODE_ROWS, WINDOW)
-    output = folder / "out"
-    compiled, code = run_driver(
-        spark_cluster,
-        folder,
-        driver_request(text_model.path, TEXTS),
-        driver_request(code_model.path, TEXTS, rows.source, output),
-    )
-    return Driver(compiled, code, rows, output)
-
-
-def test_udf_works_without_likewise_on_the_executors(
-    spark_cluster: Cluster, driver: Driver, text_model: api.Bundle
+@pytest.mark.long
+def test_udf_of_a_compiled_model_works_without_likewise_on_the_executors(
+    spark_cluster: Cluster, text_model: api.Bundle, tmp_path: Path
 ) -> None:
-    assert driver.compiled["predictions"] == dict(zip(TEXTS, predicted(text_model, TEXTS), strict=True))
-    cache = str(spark_cluster.folder / "executors-cache")
-    assert driver.compiled["workers"]
-    for python, package in driver.compiled["workers"]:
-        assert python == str(spark_cluster.python)
+    [found] = run_driver(spark_cluster, tmp_path, driver_request(text_model.path, TEXTS))
+    assert found["predictions"] == dict(zip(TEXTS, predicted(text_model, TEXTS), strict=True))
+    check_workers(found, spark_cluster)
+
+
+def test_python_model_works_without_likewise_and_network(
+    spark_cluster: Cluster, code_model: api.Bundle, tmp_path: Path
+) -> None:
+    rows = local_rows(tmp_path, code_model, "poison", CODE_ROWS, WINDOW)
+    output = tmp_path / "out"
+    [found] = run_driver(spark_cluster, tmp_path, driver_request(code_model.path, TEXTS, rows.source, output))
+    assert found["predictions"] == {text: text.upper() for text in TEXTS}
+    check_workers(found, spark_cluster)
+    check(found["report"], output, rows, CODE_ROWS)
+    assert {row["code"] for row in rows.quarantine} == {"ROW_REFUSED", "MODEL_RAISED"}
+
+
+def check_workers(found: Mapping[str, Any], cluster: Cluster) -> None:
+    """The workers ran the cluster's Python, with Likewise only from the archive that was sent."""
+    cache = str(cluster.folder / "executors-cache")
+    assert found["workers"]
+    for python, package in found["workers"]:
+        assert python == str(cluster.python)
         assert package == "none" or package.startswith(cache)
-
-
-def test_python_model_works_without_likewise_and_network(spark_cluster: Cluster, driver: Driver) -> None:
-    assert driver.code["predictions"] == {text: text.upper() for text in TEXTS}
-    assert {python for python, _ in driver.code["workers"]} == {str(spark_cluster.python)}
-    check(driver.code["report"], driver.output, driver.job, CODE_ROWS)
-    assert {row["code"] for row in driver.job.quarantine} == {"ROW_REFUSED", "MODEL_RAISED"}
 
 
 def executors(cluster: Cluster) -> list[int]:

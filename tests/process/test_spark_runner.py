@@ -156,6 +156,7 @@ def test_table_as_input(spark: Any, logging_model: api.Bundle, tmp_path: Path) -
     assert (reported[-1].rows, reported[-1].total, reported[-1].fraction) == (300, 300, 1.0)
 
 
+@pytest.mark.long
 def test_tasks_export_spans_in_the_trace_of_the_job(
     spark: Any, logging_model: api.Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,6 +78,7 @@ def worker_processes(data: Path) -> list[int]:
     return [pid for pid in pids if alive(pid) and "likewise.workers.child" in command_of(pid)]
 
 
+@pytest.mark.long
 def test_five_updates_under_load_fail_no_request(data: Path, models: dict[str, Path]) -> None:
     url = deploy(models["1"]).output("url")
     with Callers(url) as load:

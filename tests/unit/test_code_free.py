@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support import flavors
+from tests.support.processes import run
 
 from likewise import api
 from likewise.bundles.format import EngineEntry, Manifest
@@ -42,6 +44,21 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.fixture
 def copy(models: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
     return lambda name: Path(shutil.copytree(models(name), tmp_path / name))
+
+
+WITHOUT_TORCH = """
+import sys
+from pathlib import Path
+from likewise.engine.code_free import why_code
+print(why_code(Path(sys.argv[1])), "torch" in sys.modules)
+import sklearn.externals.array_api_compat.torch  # it can be imported later
+"""
+
+
+def test_scikit_learn_models_are_checked_without_importing_torch(models: Callable[[str], Path]) -> None:
+    """Skops imports every package in scikit-learn, and the one that adapts torch would take seconds to do so."""
+    done = run([sys.executable, "-c", WITHOUT_TORCH, models("sklearn")])
+    assert done.stdout == "None False\n"
 
 
 def settings(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:

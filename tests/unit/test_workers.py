@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.waiting import until
 
 from likewise.core import errors
 from likewise.core.engine import EngineSpec, Work
@@ -233,7 +234,7 @@ def test_what_the_workers_count_is_added_up() -> None:
         assert pool.counters == {}
         assert run_one(pool) == Ok("a")
         first.kill()
-        wait_until_empty(pool)
+        until(lambda: pool.restarts == 1)
         assert run_one(pool) == Ok("a")
         assert pool.counters == {"compiled_calls": 2}
 

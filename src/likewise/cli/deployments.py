@@ -45,13 +45,14 @@ PlanFlag = Annotated[bool, flag("--plan", "Show the steps without running them."
 def deploy(
     model: ModelArgument,
     to: Annotated[
-        str,
+        str | None,
         flag(
             "--to -t TARGET",
-            "Where to deploy: local, container, ray-serve (or ray), ray-serve://HOST:PORT, sagemaker:/REGION, …",
+            "Where to deploy (required): local, container, ray-serve (or ray), ray-serve://HOST:PORT, "
+            "sagemaker:/REGION, …",
             complete=completion.target,
         ),
-    ],
+    ] = None,
     name: Annotated[str | None, flag("--name NAME", "Name of the new deployment; required without --options.")] = None,
     config: Config = None,
     plan: PlanFlag = False,
@@ -89,6 +90,8 @@ def deploy(
 
     If interrupted, `likewise list` shows it as unfinished: the same command resumes it, `likewise delete` removes it.
     """
+    if to is None:
+        raise WrongUsage("no target is given", remedy=f"add --to TARGET; targets: {', '.join(names())}")
     if options:
         title = f"Options of {to} (targets: {', '.join(names())})"
         return screen.options(title, described(open_target(to).Options))
