@@ -72,6 +72,7 @@ def _alternate(
 ) -> dict[str, object]:
     lines = bodies.read_bytes().splitlines()
     taken: dict[str, list[wrk.Figures]] = {each: [] for each in commands}
+    first: dict[str, list[float]] = {each: [] for each in commands}
     for _ in range(options.rounds or 3):
         for server_name, argv in commands.items():
             with running(argv, lines[-1]) as server, around():
@@ -83,10 +84,12 @@ def _alternate(
                     bodies=bodies,
                     fresh=int(WARMING * len(lines)),
                 )
-            print(f"  {name}, {load}, {server_name}: {figures}", flush=True)
+            print(f"  {name}, {load}, {server_name}: {figures}, {server.first_s:.1f} s to the first", flush=True)
             taken[server_name].append(figures)
+            first[server_name].append(round(server.first_s, 1))
     medians = wrk.medians(taken)
-    return {**medians, "ratio": round(medians[OURS]["rps"] / medians[PEER]["rps"], 2), "rounds": taken}
+    ratio = round(medians[OURS]["rps"] / medians[PEER]["rps"], 2)
+    return {**medians, "ratio": ratio, "seconds_to_first_response": first, "rounds": taken}
 
 
 @contextmanager

@@ -114,7 +114,8 @@ def _skops_io() -> Any:
     adapter = "sklearn.externals.array_api_compat.torch"
     if "skops.io" in sys.modules or "torch" in sys.modules:
         return need("skops.io", extra="mlflow")
-    sys.modules.setdefault(adapter, None)  # type: ignore[arg-type]  skops skips what raises ImportError
+    missing: Any = None  # in sys.modules, it makes the import raise ImportError, which skops ignores
+    sys.modules.setdefault(adapter, missing)
     try:
         return need("skops.io", extra="mlflow")
     finally:
