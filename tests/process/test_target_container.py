@@ -88,7 +88,9 @@ def test_killed_version_is_restarted_while_clients_wait(docker: Docker, deploy: 
     os.kill(pid_of(docker, receipt.output("container")), signal.SIGKILL)
     assert predict("dying", "a") == ["1:A"]  # the client waits in the listener's backlog
     until(lambda: deployments.status("dying")[1].details["restarts"] == 1)
-    assert deployments.status("dying")[1].state == "ready"
+    current = deployments.status("dying")[1]
+    assert current.state == "ready"
+    assert current.about == "restarts since its deployment: 1, the last after exit code 137"
 
 
 def test_killed_listener_container_is_restarted_and_the_version_reconnects(

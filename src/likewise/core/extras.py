@@ -15,13 +15,18 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from likewise.core.errors import MissingExtra
+from likewise.core.lazy_packages import executed_when_used
 from likewise.core.uris import without_secrets
+
+SELDOM_USED = {"mlflow": ("mlflow.genai", "mlflow.gateway")}
+"""By library: packages that it imports at its start and few models use. Those of MLflow take a third of its time."""
 
 
 def need(module: str, *, extra: str) -> ModuleType:
     """Import `module`; raises MissingExtra with the installation command if it is not installed."""
     try:
-        return importlib.import_module(module)
+        with executed_when_used(*SELDOM_USED.get(module.partition(".")[0], ())):
+            return importlib.import_module(module)
     except ModuleNotFoundError as error:
         top = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != top:

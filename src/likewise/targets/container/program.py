@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,10 @@ WORK_S = 600.0  # of commands that transfer or unpack an image
 LOG_LINES = 40
 DOCTOR = "run `likewise doctor` to see what this machine supports"
 _TAKEN = ("address already in use", "port is already allocated")
+_ENDS = {  # of containers, and what is shown of them
+    "docker": ("die", "{{.Action}} {{.Actor.Attributes.exitCode}}"),
+    "podman": ("died", "{{.Status}} {{.ContainerExitCode}}"),
+}
 _ARCHITECTURE = {"docker": "{{.Architecture}}", "podman": "{{.Host.Arch}}"}
 Completed = subprocess.CompletedProcess[str]
 
@@ -98,6 +103,21 @@ class Program:
         which = ("--tail", str(LOG_LINES)) if since is None else ("--since", since)
         done = self.try_("logs", *which, container)
         return (done.stdout + done.stderr).strip()
+
+    def last_end(self, container: str, since: str) -> str:
+        """How the container last ended before the engine restarted it: `code 137, out of memory`; empty if not known.
+
+        since: RFC 3339.  The engine remembers a limited number of events.
+        """
+        ended, shown = _ENDS[self.name]
+        filters = [f"--filter={each}" for each in (f"container={container}", f"event={ended}", "event=oom")]
+        period = (f"--since={since}", f"--until={time.time():.3f}")  # without an end, it would wait for more
+        lines = self.try_("events", *period, *filters, f"--format={shown}").stdout.splitlines()
+        at = max((n for n, line in enumerate(lines) if line.startswith(f"{ended} ")), default=None)
+        if at is None:
+            return ""
+        memory = ", out of memory" if at and lines[at - 1].startswith("oom") else ""
+        return f"code {lines[at].partition(' ')[2]}{memory}"
 
     def platform(self) -> Platform:
         """The platform of its containers."""

@@ -24,6 +24,9 @@ def status_of(program: Program, containers: DeploymentContainers) -> Status:
     state, about = _state(containers, current, found)
     if state == "failing":
         about = f"{about}: {' | '.join(program.log(current.name).splitlines()[-3:])}"
+    if state == "ready" and current.restarts:
+        end = program.last_end(current.name, current.created)
+        about = f"restarts since its deployment: {current.restarts}" + (f", the last after exit {end}" if end else "")
     log = f"{program.name} logs {current.name}"
     return Status(
         state, url, about, {**_details(containers), "program": program.name, "log": log}, *(found.served or ())

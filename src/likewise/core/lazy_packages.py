@@ -1,0 +1,79 @@
+"""Packages whose code runs when they are first used, for libraries that import at their start what few models need."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+_executing = threading.RLock()
+
+
+@contextmanager
+def executed_when_used(*packages: str) -> Iterator[None]:
+    """`packages` that are imported in this context run their code when one of their attributes is first used.
+
+    Unlike those of `importlib.util.LazyLoader`, they do not run when a module inside of them is imported, which a
+    library may do while it is itself half imported.  Packages that are already imported stay as they are.
+    """
+    finder = _Finder(frozenset(packages) - sys.modules.keys())
+    if not finder.packages:
+        yield
+        return
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
+class _Finder:
+    def __init__(self, packages: frozenset[str]) -> None:
+        self.packages = packages
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, path, target) if name in self.packages else None
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Later(spec.loader)  # type: ignore[assignment]
+        return spec
+
+
+class _Later:
+    """Creates a package without running its code."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _Package(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        if module.__spec__ is not None:
+            module.__spec__.loader = module.__loader__ = self._loader
+        module.__dict__[_PENDING] = self._loader
+
+
+_PENDING = "__likewise_pending__"
+
+
+class _Package(ModuleType):
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__") and name != "__all__":  # asked for by import statements and by warnings
+            raise AttributeError(name)
+        with _executing:  # other threads wait for the first one
+            loader = self.__dict__.pop(_PENDING, None)
+            if loader is not None:
+                try:
+                    loader.exec_module(self)
+                except BaseException:
+                    self.__dict__[_PENDING] = loader
+                    raise
+                self.__class__ = ModuleType  # type: ignore[assignment]
+        try:
+            return self.__dict__[name]
+        except KeyError:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}") from None

@@ -1,0 +1,92 @@
+"""Packages whose code runs when they are first used."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from likewise.core.lazy_packages import executed_when_used
+
+LIBRARY = "from lazily import seldom\nimport lazily.seldom.inside\n"
+SELDOM = """
+import time
+from lazily.seldom import inside
+runs = globals().get("runs", 0) + 1
+time.sleep(0.05)
+if not inside.works:
+    raise ValueError("does not work")
+answer = 42
+"""
+MLFLOW = """
+import sys
+from likewise.core.extras import need
+need("mlflow.pyfunc", extra="mlflow")
+print("mlflow.genai.judges" in sys.modules, "fastapi" in sys.modules)
+import mlflow.genai
+from mlflow.gateway.config import EndpointConfig
+print(mlflow.genai.evaluate.__name__, mlflow.genai.judges.__name__, EndpointConfig.__name__)
+"""
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """A library that has imported its package `seldom` and a module inside of it."""
+    package = tmp_path / "lazily"
+    (package / "seldom").mkdir(parents=True)
+    (package / "__init__.py").write_text(LIBRARY)
+    (package / "seldom" / "__init__.py").write_text(SELDOM)
+    (package / "seldom" / "inside.py").write_text("works = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    finders = list(sys.meta_path)
+    with executed_when_used("lazily.seldom"):
+        yield importlib.import_module("lazily")
+    assert sys.meta_path == finders
+    for name in [name for name in sys.modules if name.partition(".")[0] == "lazily"]:
+        del sys.modules[name]
+
+
+def test_package_runs_when_an_attribute_is_first_used(library: ModuleType) -> None:
+    assert "runs" not in vars(library.seldom)
+    assert sys.modules["lazily.seldom.inside"].works
+    assert not hasattr(library.seldom, "__warningregistry__")
+    assert "runs" not in vars(library.seldom)
+    assert (library.seldom.answer, library.seldom.runs) == (42, 1)
+    assert type(library.seldom) is ModuleType
+    assert importlib.reload(library.seldom).runs == 2
+    with pytest.raises(AttributeError, match=r"'lazily\.seldom' has no attribute 'nothing'"):
+        _ = library.seldom.nothing
+
+
+def test_threads_wait_for_the_first(library: ModuleType) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(lambda _: library.seldom.answer, range(8))) == [42] * 8
+    assert library.seldom.runs == 1
+
+
+def test_failure_is_raised_each_time_until_it_runs(library: ModuleType) -> None:
+    inside: Any = sys.modules["lazily.seldom.inside"]
+    inside.works = False
+    for _ in range(2):
+        with pytest.raises(ValueError, match="does not work"):
+            _ = library.seldom.answer
+    inside.works = True
+    assert library.seldom.answer == 42
+
+
+def test_packages_that_are_imported_already_stay(library: ModuleType) -> None:
+    with executed_when_used("lazily.seldom"):
+        assert importlib.import_module("lazily.seldom") is library.seldom
+
+
+@pytest.mark.slow
+def test_mlflow_is_imported_without_what_models_seldom_use() -> None:
+    done = subprocess.run([sys.executable, "-c", MLFLOW], capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines() == ["False False", "evaluate mlflow.genai.judges EndpointConfig"], done.stderr
