@@ -163,15 +163,14 @@ def start(
     else:
         command += [f"--publish=127.0.0.1:{port}:{PORT}", *([f"--network={network}"] if network else [])]
     started = time.perf_counter()
-    completed = _run(engine.program, *command, *options, image, timeout_s=LOAD_TIMEOUT_S)
     running = Running(engine, name, f"http://127.0.0.1:{port}", 0.0)
-    if completed.returncode != 0:
-        running.stop()
-        raise DeployFailed(
-            f"{engine.program} cannot run {image}: {completed.stderr.strip()[-500:]}",
-            remedy="see the output of the command",
-        )
     try:
+        completed = _run(engine.program, *command, *options, image, timeout_s=LOAD_TIMEOUT_S)
+        if completed.returncode != 0:
+            raise DeployFailed(
+                f"{engine.program} cannot run {image}: {completed.stderr.strip()[-500:]}",
+                remedy="see the output of the command",
+            )
         _wait_until_ready(running, started + wait_s)
     except BaseException:
         running.stop()

@@ -95,6 +95,7 @@ class Cluster:
         return {
             "spark.pyspark.python": str(self.python),
             "spark.executorEnv.LIKEWISE_CACHE_HOME": str(self.folder / "executors-cache"),
+            "spark.executorEnv.PYTHONDONTWRITEBYTECODE": "",  # as on ordinary hosts
             "spark.executor.memory": "512m",
             "spark.executor.cores": "1",
             "spark.driver.host": self.hosts[0].address,
