@@ -30,7 +30,8 @@ import sys
 from likewise.core.extras import need
 need("mlflow.pyfunc", extra="mlflow")
 print("mlflow.genai.judges" in sys.modules, "fastapi" in sys.modules)
-import mlflow.genai
+import mlflow.genai.judges.instructions_judge  # only works after the package around it
+import mlflow.store.tracking.sqlalchemy_store
 from mlflow.gateway.config import EndpointConfig
 print(mlflow.genai.evaluate.__name__, mlflow.genai.judges.__name__, EndpointConfig.__name__)
 """
@@ -47,8 +48,9 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleT
     monkeypatch.syspath_prepend(tmp_path)
     finders = list(sys.meta_path)
     with executed_when_used("lazily.seldom"):
-        yield importlib.import_module("lazily")
+        imported = importlib.import_module("lazily")
     assert sys.meta_path == finders
+    yield imported
     for name in [name for name in sys.modules if name.partition(".")[0] == "lazily"]:
         del sys.modules[name]
 
@@ -62,6 +64,12 @@ def test_package_runs_when_an_attribute_is_first_used(library: ModuleType) -> No
     assert type(library.seldom) is ModuleType
     with pytest.raises(AttributeError, match=r"'lazily\.seldom' has no attribute 'nothing'"):
         _ = library.seldom.nothing
+
+
+def test_package_runs_before_what_is_inside_of_it(library: ModuleType) -> None:
+    (Path(str(library.__file__)).parent / "seldom" / "other.py").write_text("from lazily.seldom import answer\n")
+    assert importlib.import_module("lazily.seldom.other").answer == 42
+    assert library.seldom.runs == 1
 
 
 def test_threads_wait_for_the_first(library: ModuleType) -> None:

@@ -24,11 +24,12 @@ SELDOM_USED = {"mlflow": ("mlflow.genai", "mlflow.gateway")}
 
 def need(module: str, *, extra: str) -> ModuleType:
     """Import `module`; raises MissingExtra with the installation command if it is not installed."""
+    top = module.partition(".")[0]
     try:
-        with executed_when_used(*SELDOM_USED.get(module.partition(".")[0], ())):
-            return importlib.import_module(module)
+        with executed_when_used(*SELDOM_USED.get(top, ())):
+            importlib.import_module(top)
+        return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        top = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != top:
             raise
         raise MissingExtra(f"this needs {top}, which is not installed", remedy=install_command(extra)) from error

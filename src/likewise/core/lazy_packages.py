@@ -15,10 +15,11 @@ _executing = threading.RLock()
 
 @contextmanager
 def executed_when_used(*packages: str) -> Iterator[None]:
-    """`packages` that are imported in this context run their code when one of their attributes is first used.
+    """`packages` that are imported in this context run their code when they are first used after it.
 
-    Unlike those of `importlib.util.LazyLoader`, they do not run when a module inside of them is imported, which a
-    library may do while it is itself half imported.  Packages that are already imported stay as they are.
+    In the context, a module inside of a package can be imported without running the package, because a library may do
+    that while it is half imported; `importlib.util.LazyLoader` would run it then.  Afterwards, a package runs before
+    what is inside of it, as usual.  Packages that are already imported stay as they are.
     """
     finder = _Finder(frozenset(packages) - sys.modules.keys())
     if not finder.packages:
@@ -29,6 +30,9 @@ def executed_when_used(*packages: str) -> Iterator[None]:
         yield
     finally:
         sys.meta_path.remove(finder)
+        for name in finder.packages:
+            if isinstance(package := sys.modules.get(name), _Package) and _PENDING in vars(package):
+                _wait(package, vars(package)[_PENDING])
 
 
 class _Finder:
@@ -54,26 +58,35 @@ class _Later:
     def exec_module(self, module: ModuleType) -> None:
         if module.__spec__ is not None:
             module.__spec__.loader = module.__loader__ = self._loader
-        module.__dict__[_PENDING] = self._loader
+        vars(module)[_PENDING] = self._loader
 
 
 _PENDING = "__likewise_pending__"
+_PUBLIC = ("__all__", "__path__")
+
+
+def _wait(package: ModuleType, loader: Any) -> None:
+    """Let `loader` run the package when it is used, also by an import of what is inside, which needs its path."""
+    vars(package).pop("__path__", None)
+    vars(package)[_PENDING] = loader
 
 
 class _Package(ModuleType):
     def __getattr__(self, name: str) -> object:
-        if name.startswith("__") and name != "__all__":  # asked for by import statements and by warnings
+        if name.startswith("__") and name not in _PUBLIC:  # requested by import statements and by warnings
             raise AttributeError(name)
         with _executing:  # other threads wait for the first one
-            loader = self.__dict__.pop(_PENDING, None)
+            loader = vars(self).pop(_PENDING, None)
             if loader is not None:
+                if self.__spec__ is not None:
+                    vars(self)["__path__"] = self.__spec__.submodule_search_locations
                 try:
                     loader.exec_module(self)
                 except BaseException:
-                    self.__dict__[_PENDING] = loader
+                    _wait(self, loader)
                     raise
                 self.__class__ = ModuleType  # type: ignore[assignment]
         try:
-            return self.__dict__[name]
+            return vars(self)[name]
         except KeyError:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}") from None
