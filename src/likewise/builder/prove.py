@@ -281,8 +281,9 @@ def refute_row_wise(predict: Predict, example: Example, *, random: bool = False)
                 continue
             again = predict([rows[i]])[0]
             if results_match(alone[i], again):
+                what = "a row fails by itself" if isinstance(alone[i], Failed) else "rows depend on each other"
                 raise RowWiseRefuted(
-                    f"rows depend on each other: the row {_values(rows[i])} gives {describe_result(alone[i])} by "
+                    f"{what}: the row {_values(rows[i])} gives {describe_result(alone[i])} by "
                     f"itself, and {describe_result(result)} together with other rows",
                     remedy=_REMEDY,
                 )
