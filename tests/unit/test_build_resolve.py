@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 
 from likewise.builder.resolve import MLFLOW_SETTINGS, _resolved, limited_retries, plain_name, resolve
 from likewise.core.errors import (
+    LikewiseError,
     MissingExtra,
     ModelInvalid,
     ModelNotFound,
@@ -197,6 +198,18 @@ def test_missing_database_is_not_created(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(StoreUnreachable, match=r"no\.db"):
         resolve("runs:/0123/model", tmp_path / "copy")
     assert not (tmp_path / "no.db").exists()
+
+
+def test_library_that_does_not_import_is_no_fault_of_the_store(
+    run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: str) -> None:
+        raise ImportError("cannot import name 'x' from 'library'")
+
+    monkeypatch.setattr("mlflow.store.artifact.artifact_repository_registry.get_artifact_repository", broken)
+    with pytest.raises(LikewiseError, match="cannot be imported: cannot import name 'x'") as raised:
+        resolve(f"runs:/{run_id}/model", tmp_path / "copy")
+    assert "virtual environment" in raised.value.remedy
 
 
 def test_missing_s3_credentials_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,11 @@ def _convert_library_error(uri: str, link: BaseException) -> LikewiseError | Non
     if isinstance(link, ModuleNotFoundError):
         extra = "aws" if link.name in ("boto3", "botocore") else "mlflow"
         return MissingExtra(f"{uri} needs {link.name}, which is not installed", remedy=install_command(extra))
+    if isinstance(link, ImportError):
+        return LikewiseError(
+            f"a library that reads {uri} cannot be imported: {link}",
+            remedy="install the library again, or another version of it, in a new virtual environment",
+        )
     if kind in _NO_CREDENTIALS:
         return StoreUnreachable(
             f"there are no credentials for {uri}: {link}",

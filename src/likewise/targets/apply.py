@@ -19,6 +19,8 @@ from likewise.targets.history import is_repair, new_revisions
 
 OnStep = Callable[[PlanStep], None]
 
+UNDONE = {"create": "what it had created was deleted", "update": "the update was rolled back"}
+
 
 def apply(plan: Plan, target: Target, receipts: Receipts, on_step: OnStep = lambda _: None) -> Receipt | None:
     """Execute the steps of `plan` in order; returns the receipt of the deployment, None after a deletion.
@@ -83,6 +85,7 @@ def _execute(
                 _undo_after(error, plan, started, target)
                 revisions = new_revisions(receipts, plan, error.cause)
                 receipts.finish(plan.target, plan.name, None, keep=True, revisions=revisions)
+                error.cause = f"{error.cause}; {UNDONE[plan.verb]}"
             raise
     return outputs
 
