@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from likewise.cli.app import main
+from likewise.core.stdout import release_stdout
 
 
 def call(
@@ -49,6 +50,7 @@ def _restored() -> Iterator[None]:
     try:
         yield
     finally:
+        release_stdout()  # else the next test in this process would write to a closed stream
         sys.argv = argv
         os.chdir(folder)
         os.environ.clear()

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from likewise.cli.flags import argument, flag, with_flags
 from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import option, parse_pairs
+from likewise.core.stdout import release_stdout
 
 
 def numbers(texts: list[str]) -> tuple[int, ...]:
@@ -60,7 +61,10 @@ def parse(*argv: str) -> tuple[object, ...]:
 def run(command: Callable[..., None], *argv: str) -> typer.testing.Result:  # type: ignore[name-defined]
     app = typer.Typer()
     app.command()(with_flags(command))
-    return CliRunner().invoke(app, argv)
+    try:
+        return CliRunner().invoke(app, argv)
+    finally:
+        release_stdout()
 
 
 def test_missing_flags_have_their_defaults() -> None:
