@@ -200,7 +200,7 @@ def test_missing_database_is_not_created(tmp_path: Path, monkeypatch: pytest.Mon
     assert not (tmp_path / "no.db").exists()
 
 
-def test_library_that_does_not_import_is_no_fault_of_the_store(
+def test_library_that_does_not_import_is_not_reported_as_an_unreachable_store(
     run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(_: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -110,22 +109,22 @@ def run(
     running = start(engine, loaded, port, network=network, options=option or ())
     facts = [("url", running.url), ("container", running.name), ("ready after", f"{running.seconds:.2f} s")]
     document = {"url": running.url, "container": running.name, "seconds": running.seconds}
-    with ExitStack() as until_the_end:
-        until_the_end.callback(running.stop)
-        try:
-            screen.result(document, "Running", [*facts, *([("stop", running.stop_line)] if detach else [])])
-            while not detach and running.alive():
-                time.sleep(POLL_S)
-        except StopSignal:  # the usual end
-            if detach:
-                raise
-            return
+    try:
+        screen.result(document, "Running", [*facts, *([("stop", running.stop_line)] if detach else [])])
+        while not detach and running.alive():
+            time.sleep(POLL_S)
         if not detach:
             raise TargetUnavailable(
                 f"the container has exited by itself; its log ends:\n{running.log()}",
                 remedy="correct the cause given in the log",
             )
-        until_the_end.pop_all()
+    except StopSignal:  # the usual end, unless the container was to remain
+        running.stop()
+        if detach:
+            raise
+    except BaseException:
+        running.stop()
+        raise
 
 
 def dockerfile(

@@ -7,15 +7,13 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib import metadata
 from types import ModuleType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from likewise.core.errors import MissingExtra
-from likewise.core.lazy_packages import executed_when_used
+from likewise.core.lazy_imports import executed_when_used
 from likewise.core.uris import without_secrets
 
 SELDOM_USED = {"mlflow": ("mlflow.genai", "mlflow.gateway")}
@@ -26,8 +24,9 @@ def need(module: str, *, extra: str) -> ModuleType:
     """Import `module`; raises MissingExtra with the installation command if it is not installed."""
     top = module.partition(".")[0]
     try:
-        with executed_when_used(*SELDOM_USED.get(top, ())):
-            importlib.import_module(top)
+        if top in SELDOM_USED and top not in sys.modules:
+            with executed_when_used(*SELDOM_USED[top]):
+                importlib.import_module(top)
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != top:
@@ -60,31 +59,3 @@ def install_command(extras: str) -> str:
         return f"pip install {shlex.quote(f'likewise[{extras}] @ {url}')}"
     editable = "-e " if origin.get("dir_info", {}).get("editable") else ""
     return f"pip install {editable}{shlex.quote(f'{path}[{extras}]')}"
-
-
-@contextmanager
-def deferred(*modules: str) -> Iterator[None]:
-    """Functions that are imported from `modules` in this context import their module when they are first called.
-
-    For libraries that import at their start what they seldom use.  Modules that are already imported stay as they are.
-    """
-    stubs = {name: _Deferred(name) for name in modules if name not in sys.modules}
-    sys.modules.update(stubs)
-    try:
-        yield
-    finally:
-        for name, stub in stubs.items():
-            if sys.modules.get(name) is stub:
-                del sys.modules[name]
-
-
-class _Deferred(ModuleType):
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        module = self.__name__
-
-        def call(*arguments: Any, **named: Any) -> Any:
-            return getattr(importlib.import_module(module), name)(*arguments, **named)
-
-        return call

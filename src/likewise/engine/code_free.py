@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +18,7 @@ from typing import Any
 
 from likewise.core.errors import LikewiseError
 from likewise.core.extras import need
+from likewise.core.lazy_imports import deferred
 from likewise.engine.checkpoints import sentence_transformers_problem, transformers_problem
 
 MLMODEL = "MLmodel"
@@ -99,7 +99,8 @@ def _sklearn(folder: Path, conf: Settings, files: frozenset[str]) -> str | None:
 def _skops(path: Path, known: Collection[str]) -> str | None:
     """The types that the file itself contains count; `skops_trusted_types` in `MLmodel` is a claim of its author."""
     try:
-        skops = _skops_io()
+        with deferred("sklearn.externals.array_api_compat.torch"):  # skops imports all of scikit-learn, and this torch
+            skops = need("skops.io", extra="mlflow")
     except LikewiseError:
         return f"{path.name} can only be checked with skops, which is not installed: pip install skops"
     try:
@@ -107,20 +108,6 @@ def _skops(path: Path, known: Collection[str]) -> str | None:
     except Exception as error:  # noqa: BLE001  the file may contain anything
         return f"{path.name} is not a readable skops file: {type(error).__name__}: {str(error)[:100]}"
     return f"{path.name} contains the type {unknown[0]}, which is not among those known to be safe" if unknown else None
-
-
-def _skops_io() -> Any:
-    """`skops.io`, imported without torch: it imports all of scikit-learn, whose adapter of torch takes seconds."""
-    adapter = "sklearn.externals.array_api_compat.torch"
-    if "skops.io" in sys.modules or "torch" in sys.modules:
-        return need("skops.io", extra="mlflow")
-    missing: Any = None  # in sys.modules, it makes the import raise ImportError, which skops ignores
-    sys.modules.setdefault(adapter, missing)
-    try:
-        return need("skops.io", extra="mlflow")
-    finally:
-        if sys.modules.get(adapter, adapter) is None:
-            del sys.modules[adapter]
 
 
 def _xgboost(folder: Path, conf: Settings, files: frozenset[str]) -> str | None:

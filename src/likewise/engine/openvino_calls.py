@@ -10,7 +10,8 @@ from functools import cache
 from typing import Any
 
 from likewise.core.errors import EngineUnavailable
-from likewise.core.extras import deferred, install_command, need
+from likewise.core.extras import install_command, need
+from likewise.core.lazy_imports import deferred
 
 FIRST = threading.RLock()
 """Serializes the first inferences: two threads that pass arrays to the runtime for the first time concurrently

@@ -22,7 +22,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar
 
-from likewise.core.extras import deferred
+from likewise.core.lazy_imports import deferred
 from likewise.engine.text import TextEngine
 
 Rows = Mapping[str, Sequence[Any]]

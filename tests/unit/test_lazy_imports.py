@@ -6,24 +6,29 @@ import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from likewise.core.lazy_packages import executed_when_used
+from likewise.core.lazy_imports import executed_when_used
 
 LIBRARY = "from lazily import seldom\nimport lazily.seldom.inside\n"
 SELDOM = """
-import time
 from lazily.seldom import inside
 runs = globals().get("runs", 0) + 1
-time.sleep(0.05)
+inside.running.set()
+inside.may_end.wait(20)
 if not inside.works:
     raise ValueError("does not work")
 answer = 42
+"""
+INSIDE = """
+import threading
+works, running, may_end = True, threading.Event(), threading.Event()
+may_end.set()
 """
 MLFLOW = """
 import sys
@@ -44,7 +49,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleT
     (package / "seldom").mkdir(parents=True)
     (package / "__init__.py").write_text(LIBRARY)
     (package / "seldom" / "__init__.py").write_text(SELDOM)
-    (package / "seldom" / "inside.py").write_text("works = True\n")
+    (package / "seldom" / "inside.py").write_text(INSIDE)
     monkeypatch.syspath_prepend(tmp_path)
     finders = list(sys.meta_path)
     with executed_when_used("lazily.seldom"):
@@ -73,8 +78,15 @@ def test_package_runs_before_what_is_inside_of_it(library: ModuleType) -> None:
 
 
 def test_threads_wait_for_the_first(library: ModuleType) -> None:
-    with ThreadPoolExecutor(8) as threads:
-        assert list(threads.map(lambda _: library.seldom.answer, range(8))) == [42] * 8
+    inside: Any = sys.modules["lazily.seldom.inside"]
+    inside.may_end.clear()
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(lambda: library.seldom.answer)
+        assert inside.running.wait(20)
+        second = threads.submit(lambda: library.seldom.answer)
+        assert wait([first, second], 0.1).done == set()
+        inside.may_end.set()
+        assert (first.result(20), second.result(20)) == (42, 42)
     assert library.seldom.runs == 1
 
 

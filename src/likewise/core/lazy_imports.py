@@ -1,10 +1,11 @@
-"""Packages whose code runs when they are first used, for libraries that import at their start what few models need."""
+"""Modules that are imported when they are first used, for libraries that import at their start what few models need."""
 
 from __future__ import annotations
 
+import importlib
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -22,9 +23,6 @@ def executed_when_used(*packages: str) -> Iterator[None]:
     what is inside of it, as usual.  Packages that are already imported stay as they are.
     """
     finder = _Finder(frozenset(packages) - sys.modules.keys())
-    if not finder.packages:
-        yield
-        return
     sys.meta_path.insert(0, finder)
     try:
         yield
@@ -90,3 +88,31 @@ class _Package(ModuleType):
             return vars(self)[name]
         except KeyError:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}") from None
+
+
+@contextmanager
+def deferred(*modules: str) -> Iterator[None]:
+    """Functions that are imported from `modules` in this context import their module when they are first called.
+
+    For libraries that import at their start what they seldom use.  Modules that are already imported stay as they are.
+    """
+    stubs = {name: _Deferred(name) for name in modules if name not in sys.modules}
+    sys.modules.update(stubs)
+    try:
+        yield
+    finally:
+        for name, stub in stubs.items():
+            if sys.modules.get(name) is stub:
+                del sys.modules[name]
+
+
+class _Deferred(ModuleType):
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        module = self.__name__
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            return getattr(importlib.import_module(module), name)(*arguments, **named)
+
+        return call
