@@ -43,6 +43,8 @@ def likewise(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     ("argv", "code", "exit_code"),
     [
         (["bundle"], "WRONG_USAGE", 2),
+        (["bundle", "", "-o", "out"], "WRONG_USAGE", 2),
+        (["status", ""], "WRONG_USAGE", 2),
         (["bundle", "m"], "WRONG_USAGE", 2),
         (["frobnicate"], "WRONG_USAGE", 2),
         (["serve"], "WRONG_USAGE", 2),

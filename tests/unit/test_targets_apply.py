@@ -174,7 +174,7 @@ def test_update_records_the_previous_version_and_a_failed_one_leaves_the_receipt
     world.fail_at, world.error = "c", DeployFailed("no", remedy="no")
     with pytest.raises(DeployFailed) as failed:
         apply(plan_of("c", verb="update"), world, receipts)
-    assert failed.value.cause == "no; the update was rolled back"
+    assert failed.value.cause == str(failed.value) == "no; the update was rolled back"
     assert Receipt.from_dict(receipts.get("world", "one") or {}) == again
     world.error = Killed()
     with pytest.raises(Killed):

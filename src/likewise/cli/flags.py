@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_origin, get_type_hints
 
 import typer
 
+from likewise.core.errors import WrongUsage
 from likewise.core.stdout import reserve_stdout
 
 
@@ -27,7 +28,14 @@ def flag(spelling: str, text: str, *, complete: Callable[..., list[str]] | None 
 
 def argument(metavar: str, text: str, *, complete: Callable[..., list[str]] | None = None) -> Any:
     """A typer positional argument for `Annotated`; text: its help; complete: see `likewise.cli.completion`."""
-    return typer.Argument(metavar=metavar, help=text, autocompletion=complete)
+
+    def checked(value: Any) -> Any:
+        if value == "":  # for example an unset variable of a shell
+            name = metavar.strip("[]")
+            raise WrongUsage(f"{name} is empty", remedy=f"give a value for {name}")
+        return value
+
+    return typer.Argument(metavar=metavar, help=text, autocompletion=complete, callback=checked)
 
 
 def with_flags(command: Callable[..., None]) -> Callable[..., None]:

@@ -58,6 +58,9 @@ class LikewiseError(Exception):
         super().__init__(self.cause)
         self.add_note(f"remedy: {_in_python(self.remedy)}")  # for tracebacks
 
+    def __str__(self) -> str:
+        return self.cause  # also where more was added to it
+
     def __reduce__(self) -> tuple[object, ...]:
         return partial(type(self), remedy=self.remedy), (self.cause,), {"retry_after_s": self.retry_after_s}
 

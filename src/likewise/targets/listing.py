@@ -40,10 +40,11 @@ class Listed:
 
     @property
     def state(self) -> str:
-        """Its state in a word or two: as its target reports it, or what is not in order; empty if it is not known."""
-        if self.unfinished is not None:
-            return f"{self.unfinished.verb} {'in progress' if self.busy else 'unfinished'}"
+        """Its state in a few words: as its target reports it, or what is not in order; empty if it is not known."""
         reported = UNREACHABLE if self.unreachable else self.status.state if self.status is not None else ""
+        if self.unfinished is not None:
+            run = f"{self.unfinished.verb} {'in progress' if self.busy else 'unfinished'}"
+            return run if reported in ("", "ready") else f"{run}, {reported}"
         return "record unreadable" if self.unreadable else reported
 
     @property
@@ -112,7 +113,7 @@ def with_states(listed: Sequence[Listed]) -> list[Listed]:
 
 def _status(listed: Listed) -> Future[Status | None] | None:
     """The status in the future, in a thread that the process does not wait for; None if there is nothing to query."""
-    if listed.receipt is None or listed.unfinished is not None:
+    if listed.receipt is None:
         return None
     thread = DaemonThread("likewise-status")
     future = thread.submit(_queried, listed.receipt)

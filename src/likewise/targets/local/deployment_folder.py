@@ -97,6 +97,10 @@ class DeploymentFolder:
         self.work = path / "work"
         self.bundles = path / "bundles"
 
+    def others(self) -> list[DeploymentFolder]:
+        """The folders of the other deployments beside it."""
+        return [type(self)(path) for path in sorted(self.path.parent.glob("*")) if path != self.path]
+
     def bundle(self, digest: str) -> Path:
         """The path for the bundle with this digest, whether it exists or not."""
         return self.bundles / digest.replace(":", "-")

@@ -85,7 +85,7 @@ def _launch(folder: DeploymentFolder, spec: ServiceSpec) -> dict[str, Any]:
     with ExitStack() as stack:
         lock = _claimed(folder, SLACK_S if former is None else _timeout_s(former.spec.options))
         stack.callback(os.close, lock)
-        listener = stack.enter_context(_listener(spec.options, former))
+        listener = stack.enter_context(_listener(folder, spec.options, former))
         control = stack.enter_context(open_control(folder.control))
         host, port = spec.options["host"], listener.getsockname()[1]
         folder.write(Deployment(spec, host, port, url_of(listener), None if former is None else former.before_of(spec)))
@@ -103,7 +103,7 @@ def _launch(folder: DeploymentFolder, spec: ServiceSpec) -> dict[str, Any]:
         raise
 
 
-def _listener(options: Mapping[str, Any], former: Deployment | None) -> Any:
+def _listener(folder: DeploymentFolder, options: Mapping[str, Any], former: Deployment | None) -> Any:
     """A listener on the requested port, else on the former port if it is free, else on any free port."""
     host, port = options["host"], options["port"]
     guarded = bool(options["insecure"] or options["token_file"])
@@ -116,7 +116,9 @@ def _listener(options: Mapping[str, Any], former: Deployment | None) -> Any:
         remedy = "stop that process; an update cannot change the port: to do that, delete the deployment"
         if former is None:
             remedy = "set another port with -C port=N, or omit it to use a free one"
-        raise PortTaken(error.cause, remedy=remedy) from error
+        other = next((each.name for each in folder.others() if (found := each.read()) and found.port == port), None)
+        cause = error.cause if other is None else f"{error.cause}, for the deployment {other!r}"
+        raise PortTaken(cause, remedy=remedy) from error
     except WrongUsage as error:
         raise WrongUsage(error.cause, remedy=GUARD) from error
 
