@@ -42,6 +42,7 @@ from likewise.engine.load import (
 )
 from likewise.engine.pyfunc import PyfuncEngine
 from likewise.server import ServerOptions
+from likewise.wire.params import ParamsFitter
 
 if TYPE_CHECKING:
     from likewise.builder.measure import Measurement
@@ -319,9 +320,11 @@ def score(
     allowed_engines(opened.manifest, spec)
     lazy = LazyEngine(partial(open_engine, opened, spec))
     progress = progress or _job_line()
+    given = options.params if options is not None else None
+    params = None if given is None else ParamsFitter(opened.signature).strictly(given)
     try:
         with as_input(source, output_path(str(output))) as path:
-            return score_file(lazy, opened.digest, opened.signature, path, output, options, progress, spec)
+            return score_file(lazy, opened.digest, opened.signature, path, output, options, progress, spec, params)
     finally:
         lazy.close()
 

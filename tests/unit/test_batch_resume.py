@@ -190,6 +190,7 @@ def test_interrupted_replacing_job_resumes_without_restart(tmp_path: Path) -> No
         ({"window": 30}, "--window was 20 and is now 30"),
         ({"budget": 7}, "--budget was null and is now 7"),
         ({"column": {"n": "text"}}, '--column was {} and is now {"n": "text"}'),
+        ({"params": {"k": 3}}, '--params was null and is now {"k": 3}'),
         ({"format": "jsonl"}, "the output's format was csv and is now jsonl"),
         ({"engine": {"precision": "bf16"}}, "the engine was test/fp32 and is now test/bf16"),
         ({"build": "sha256:9"}, "the build of the bundle was sha256:c and is now sha256:9"),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.support.batch.in_process import InProcess, run_on
 from tests.support.batch.scoring import TEXT, UNSIGNED, FunctionEngine, names, quarantined, read, run_job, texts, write
 
 from likewise.batch import Progress
@@ -261,6 +262,18 @@ def test_seconds_do_not_include_loading_the_engine(tmp_path: Path, monkeypatch: 
     source = write(tmp_path / "in.csv", texts(["a"]))
     for budget in (None, 32):
         assert run_job(source, tmp_path / f"out-{budget}", engine=LazyEngine(load), budget=budget).seconds == 0
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_each_row_has_the_params_of_the_job(tmp_path: Path, suffix: str) -> None:
+    source = write(tmp_path / f"in.{suffix}", [{"text": "a"}, {"text": "b"}])
+    with_params = lambda row: f"{row.get('text')}{row.params}"  # noqa: E731
+    run_job(source, tmp_path / "local.csv", with_params, params={"k": 3})
+    run_on(InProcess(with_params), source, tmp_path / "workers.csv", params={"k": 3})
+    run_job(source, tmp_path / "none.csv", with_params)
+    predicted = {name: [row["predictions"] for row in read(tmp_path / name)] for name in ("local.csv", "none.csv")}
+    assert predicted == {"local.csv": ["a{'k': 3}", "b{'k': 3}"], "none.csv": ["aNone", "bNone"]}
+    assert (tmp_path / "workers.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
 
 
 def test_column_mapping_does_not_rename_output_columns(tmp_path: Path) -> None:

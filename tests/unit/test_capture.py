@@ -176,13 +176,13 @@ def test_predictions_errors_params_and_whole_requests(tmp_path: Path) -> None:
     failed = Failed(RowRefused("no", remedy="yes"))
     golden = captured(tmp_path, model, call, results=[Ok({"x": float("nan")}), failed, Ok(None)])
     assert golden.expected == {0: {"x": None}}  # as in the response; null counts as no answer
-    assert golden.has_params
+    assert any(golden.params)
     table = pd.read_parquet(tmp_path / "captured.parquet")
     assert list(table.likewise_row) == [0, 1, 2]
     assert list(table.likewise_error_code.fillna("")) == ["", RowRefused.code, ""]
     assert json.loads(table.likewise_params[0])["many"] == 2
     without = captured(tmp_path, model, served(model, {"dataframe_records": rows}))
-    assert not without.has_params  # only defaults
+    assert without.params == [None]  # only defaults
     assert without.file is not None
     whole = captured(tmp_path, TEXT, served(TEXT, {"inputs": ["a", "b"]}), by_row=False, results=[Ok(["B", "A"])])
     (item,) = whole.items

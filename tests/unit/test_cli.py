@@ -52,6 +52,7 @@ def likewise(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["serve", "a", "-p", "70000"], "WRONG_USAGE", 2),
         (["score", "a", "b", "-o", "c", "--column", "x"], "WRONG_USAGE", 2),
         (["score", "a", "b", "-o", "c", "--format", "xml"], "WRONG_USAGE", 2),
+        (["score", "a", "b", "-o", "c", "--params", "[1]"], "WRONG_USAGE", 2),
         (["trust", "/"], "WRONG_USAGE", 2),
         (["trust", "--remove"], "WRONG_USAGE", 2),
         (["trust", "--everything"], "WRONG_USAGE", 2),

@@ -160,12 +160,12 @@ def test_expected_answers_and_params_are_no_input(tmp_path: Path, form: str) -> 
     assert values(golden) == [("a",), ("b",)]
     assert [item.params for item in golden.items] == [{"k": 3}, None]
     assert {row: value or None for row, value in golden.expected.items()} in ({0: "A"}, {0: "A", 1: None})
-    assert golden.has_params
+    assert any(golden.params)
     assert golden.file is not None
     written = golden.file.write(tmp_path, [1, 0])
     again = read(written, TOP_K)
     assert values(again) == [("b",), ("a",)]
-    assert not again.has_params
+    assert again.params == [None]
     assert not again.expected
 
 

@@ -1,6 +1,7 @@
 """Customization of the app for another contract: a codec, routes, middleware."""
 
 import asyncio
+import json
 
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
@@ -41,6 +42,21 @@ class Tagged:
         if scope["type"] == "http":
             scope = {**scope, "headers": [*scope["headers"], (b"x-request-id", b"tagged")]}
         await self._app(scope, receive, send)
+
+
+def test_params_that_the_model_does_not_take_are_named_in_a_header() -> None:
+    app = create_app(Upper, ServedModel(name="<upper>", digest="sha256:abc", signature=TEXT))
+
+    async def main() -> None:
+        async with client_of(app) as client:
+            send = lambda params: client.post("/invocations", json={"inputs": ["a"], "params": params})  # noqa: E731
+            assert "X-Likewise-Ignored-Params" not in (await send({})).headers
+            response = await send({"k": 1, "Schwelle ü\r\nX: 1" + "x" * 100: 2, **{f"n{i}": i for i in range(20)}})
+            named = json.loads(response.headers["X-Likewise-Ignored-Params"])
+            assert (response.status_code, len(named), named[0], len(named[1])) == (200, 10, "k", 60)
+            assert "X" not in response.headers
+
+    asyncio.run(main())
 
 
 def test_a_codec_routes_and_middleware_replace_the_services_own() -> None:

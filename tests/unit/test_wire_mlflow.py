@@ -18,9 +18,11 @@ from mlflow.pyfunc.scoring_server import _split_data_and_params, infer_and_parse
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import Array, ColSpec, DataType, Object, Property
 
+from likewise.core.errors import WrongUsage
 from likewise.core.items import Table
 from likewise.core.signature import Signature
 from likewise.wire import decode
+from likewise.wire.params import ParamsFitter
 
 
 def likewise_signature(signature: ModelSignature) -> Signature:
@@ -245,6 +247,20 @@ PARAMS = ModelSignature(
 def test_params_are_read_as_by_mlflow(params: dict[str, Any] | None) -> None:
     body = json.dumps({"inputs": ["a"], "params": params})
     assert likewise_reads(body, PARAMS) == mlflow_reads(body, PARAMS)
+
+
+def test_params_that_mlflow_ignores_are_named() -> None:
+    body = json.dumps({"inputs": ["a"], "params": {"treshold": 0.5, "top": 3}}).encode()
+    assert decode(body, "application/json", likewise_signature(PARAMS)).ignored == ("treshold",)
+    fitter = ParamsFitter(likewise_signature(PARAMS))
+    with pytest.raises(WrongUsage, match="no param 'treshold'") as unknown:
+        fitter.strictly({"treshold": 0.5})
+    assert "did you mean 'threshold'?" in unknown.value.remedy
+    with pytest.raises(WrongUsage, match=r"params\.top: expected"):
+        fitter.strictly({"top": "three"})
+    with pytest.raises(WrongUsage, match="no param 'k'"):
+        ParamsFitter(Signature()).strictly({"k": 1})
+    assert (fitter.strictly({"top": 3}) or {})["top"] == 3
 
 
 PLAIN_TEXT = st.text(st.characters(codec="ascii", categories=["L"]), min_size=3, max_size=8).map(lambda t: "t" + t)

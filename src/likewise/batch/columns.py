@@ -15,7 +15,7 @@ from likewise.core.arrow import schema_bytes
 from likewise.core.casts import Cast, Mismatch, Source, cast_for, mapping_of, properties_of, unchanged
 from likewise.core.errors import InputInvalid, RowRefused
 from likewise.core.fields import field_cast, from_cell
-from likewise.core.items import Row
+from likewise.core.items import NO_PARAMS, Params, Row
 from likewise.core.results import Failed
 from likewise.core.signature import Field, Signature
 from likewise.core.tensors import shape_of
@@ -74,8 +74,8 @@ class RowMaker:
     mapping: input column to model column. Each column of the signature is read from the input column mapped to it, or
     from the input column of the same name; without a signature, all input columns are used. A signature without names
     takes the columns in their order, as MLflow does: one tensor takes all of them as a list, an object (of a type
-    hint such as `list[Message]`) those that are its properties.  types: see `inferred_types`.  Values are cast to the
-    signature's types as for HTTP requests.
+    hint such as `list[Message]`) those that are its properties.  types: see `inferred_types`.  params: of each row.
+    Values are cast to the signature's types as for HTTP requests.
     """
 
     def __init__(
@@ -84,10 +84,12 @@ class RowMaker:
         signature: Signature,
         mapping: Mapping[str, str],
         types: Mapping[str, str] | None = None,
+        params: Params = NO_PARAMS,
     ) -> None:
         self._textual = source.textual
         self._mapping = mapping
         self._types = types or {}
+        self._params = params
         for name in mapping:
             _require(name, source, "", ())
         schema = source.schema() if _kind(source) is Source.TYPED else None
@@ -96,6 +98,10 @@ class RowMaker:
 
     def __call__(self, record: Mapping[str, object], where: str) -> Row | Failed:
         """The row, or the error if the record does not fit the model. where: the record, as error messages name it."""
+        row = self._row(record, where)
+        return row if isinstance(row, Failed) or self._params is None else replace(row, params=self._params)
+
+    def _row(self, record: Mapping[str, object], where: str) -> Row | Failed:
         if PREDICTIONS in record:
             return Failed(has_predictions_column(where))
         if types := self._types:

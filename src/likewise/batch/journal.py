@@ -27,6 +27,7 @@ DESCRIPTIONS = {  # how error messages name the entries of a fingerprint
     "input_format": "the input's format",
     "header": "--header",
     "column": "--column",
+    "params": "--params",
     "window": "--window",
     "budget": "--budget",
     "input": "the input",

@@ -57,6 +57,7 @@ def fingerprint(
         "input_format": input_.format,
         "header": options.header,
         "column": dict(options.column),
+        **({} if job.params is None else {"params": dict(job.params)}),
         "window": options.window,
         "budget": options.budget,
         "input": input_.identity,

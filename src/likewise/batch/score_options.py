@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,17 @@ parse_conf = partial(parse_pairs, "--conf", "KEY=VALUE", "spark.executor.memory=
 parse_columns = partial(parse_pairs, "--column", "INPUT=MODEL", "review=text", last=True)
 
 
+def parse_params(text: str) -> dict[str, object]:
+    """The JSON object `text`.  Raises WrongUsage."""
+    try:
+        parsed = json.loads(text)
+    except ValueError:
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise WrongUsage(f"--params {text!r} is not a JSON object", remedy="""for example: --params '{"top_k": 3}'""")
+    return parsed
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreOptions:
     """Options of `score`; WrongUsage for an invalid value. Each field's metadata has its `help` and `flag`."""
@@ -22,6 +34,9 @@ class ScoreOptions:
     runner: str = option("local", "What runs the job: local, spark, ray, or another package's runner.", "--runner NAME")
     column: Mapping[str, str] = option(
         dict, "Use column INPUT as the model's column MODEL. Repeatable.", "--column INPUT=MODEL", parse=parse_columns
+    )
+    params: Mapping[str, object] | None = option(
+        None, "Params of the model, for all rows, as a JSON object.", "--params JSON", parse=parse_params
     )
     input_format: str | None = option(
         None, "Format of INPUT: csv, jsonl or parquet; by default from its suffix.", "--input-format FORMAT"

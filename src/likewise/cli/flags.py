@@ -77,6 +77,8 @@ def _parameter(name: str, field: Field[Any], kind: Any) -> Parameter:
         kind, default = float, field.default / metadata["unit"]
     elif get_origin(kind) in (Mapping, tuple):
         kind, default = list[str] | None, None
+    elif "parse" in metadata:
+        kind = str | None
     limits = {key: metadata[key] for key in ("min", "max") if key in metadata}
     annotation = Annotated[kind, flag(metadata["flag"], metadata["help"], **limits)]
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

@@ -22,7 +22,7 @@ from likewise.batch.values import as_json
 from likewise.core.casts import properties_of
 from likewise.core.errors import BadRequest, InputInvalid, LikewiseError, WrongUsage
 from likewise.core.extras import need
-from likewise.core.items import Item, Request, Row, Table
+from likewise.core.items import Item, Params, Request, Row, Table
 from likewise.core.keys import item_key
 from likewise.core.results import Failed
 from likewise.core.signature import Signature
@@ -66,9 +66,10 @@ class Golden:
         return self.numbers[index] if self.numbers else index
 
     @property
-    def has_params(self) -> bool:
-        """Whether any item has params."""
-        return any(item.params for item in self.items if not isinstance(item, Unfit))
+    def params(self) -> list[Params]:
+        """The different params of its items, None for none; at least one entry."""
+        every = [item.params or None for item in self.items if not isinstance(item, Unfit)] or [None]
+        return [params for at, params in enumerate(every) if params not in every[:at]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from itertools import islice
 from typing import NamedTuple
 
 from starlette.datastructures import Headers
 
 from likewise.core.signature import Signature
 from likewise.wire import JSON, Cells, DecodedRequest, Decoder, encode
+from likewise.wire.jsontext import SHOWN
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]
+
+IGNORED = b"x-likewise-ignored-params"
+NAMED = 10  # of them, each with at most as many characters as an error message shows
 
 
 class Encoded(NamedTuple):
@@ -34,6 +40,13 @@ def mlflow_codec(signature: Signature, cells_limit: int) -> Codec:
 
     def read(body: bytes, headers: Headers) -> tuple[DecodedRequest, Encoder]:
         call = decode(body, headers.get("content-type"))
-        return call, lambda predictions: Encoded(encode(call.form, predictions))
+        return call, lambda predictions: Encoded(encode(call.form, predictions), headers=_about(call))
 
     return read
+
+
+def _about(call: DecodedRequest) -> RawHeaders:
+    """A header with the params that were ignored, as an ASCII JSON list, if there are any."""
+    if not call.ignored:
+        return ()
+    return ((IGNORED, json.dumps([name[:SHOWN] for name in islice(call.ignored, NAMED)]).encode()),)

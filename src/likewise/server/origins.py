@@ -16,7 +16,7 @@ from likewise.server.server_options import ServerOptions
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#@*]+")
 _SHOWN = (  # besides those that pages may always read
     *("X-Likewise-Bundle", "X-Likewise-Build", "X-Likewise-Engine", "X-Request-Id", "Retry-After"),
-    *("Inference-Header-Content-Length", "Server-Timing"),
+    *("Inference-Header-Content-Length", "Server-Timing", "X-Likewise-Ignored-Params"),
 )
 
 

@@ -21,11 +21,15 @@ class Form(Enum):
 
 @dataclass(frozen=True, slots=True)
 class DecodedRequest:
-    """A decoded request: its rows, cast to the model's signature; its params; the form of its response."""
+    """A decoded request: its rows, cast to the model's signature; its params; the form of its response.
+
+    ignored: names of params that the model does not take, which MLflow ignores, too.
+    """
 
     table: Table
     params: Params = NO_PARAMS
     form: Form = Form.MLFLOW
+    ignored: tuple[str, ...] = ()
 
     def by_row(self, row_wise: bool) -> bool:
         """Whether the request is processed row by row instead of as one `Request`; `row_wise` describes the model."""

@@ -32,7 +32,7 @@ def parse_call(body: dict[str, object], fit: Fitter, fit_params: ParamsFitter, c
     form = named[0]
     table, params = _table(form, body[form], fit, cells), fit_params(body.get("params"))
     cells.params(len(table), params)
-    return DecodedRequest(table, params)
+    return DecodedRequest(table, params, ignored=fit_params.unknown(body.get("params")))
 
 
 def _table(form: str, value: object, fit: Fitter, cells: Cells) -> Table:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from likewise.core.casts import INTEGERS, Cast, Mismatch, Source, cast_for
-from likewise.core.errors import BadRequest
+from likewise.core.errors import BadRequest, WrongUsage
 from likewise.core.items import NO_PARAMS, Params
 from likewise.core.signature import Field, Signature
-from likewise.wire.jsontext import shown
+from likewise.wire.jsontext import nearest, shown
 
 _ACCEPTS: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -41,6 +43,23 @@ class ParamsFitter:
         if not isinstance(value, dict):
             raise BadRequest(f"params: expected an object, got {shown(value)}", remedy='send "params": {"name": value}')
         return {name: _fit(field, value) for name, field in self._fields.items()}
+
+    def strictly(self, given: Mapping[str, object]) -> Params:
+        """The params for a caller who can correct them: raises WrongUsage for unknown names too, and for values."""
+        for name in given:
+            if name not in self:
+                known = f"the model's params: {', '.join(self._fields)}" if self._fields else "the model declares none"
+                near = nearest(name, self._fields)
+                remedy = known if near is None else f"did you mean {near!r}? {known}"
+                raise WrongUsage(f"the model has no param {name!r}", remedy=remedy)
+        try:
+            return self(dict(given))
+        except BadRequest as error:
+            raise WrongUsage(error.cause, remedy=error.remedy) from error
+
+    def unknown(self, value: object) -> tuple[str, ...]:
+        """The names in a request's params that the model does not take."""
+        return tuple(str(name) for name in value if name not in self) if isinstance(value, dict) else ()
 
 
 def _fit(field: Field, sent: dict[str, object]) -> object:

@@ -66,8 +66,7 @@ def run_on(
     **options: Any,
 ) -> JobReport:
     model = ModelSpec("sha256:b", build="sha256:c")
-    options = {"window": WINDOW, **options}
-    job = ScoreJob(
-        workers.engine, model.digest, signature, str(source), output, ScoreOptions(**options), progress, model
-    )
+    params, options = options.pop("params", None), {"window": WINDOW, **options}
+    what = workers.engine, model.digest, signature, str(source), output, ScoreOptions(**options), progress, model
+    job = ScoreJob(*what, params=params)
     return run(job, partial(open_files, job), lambda: workers)

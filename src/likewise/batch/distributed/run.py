@@ -71,7 +71,7 @@ def _place(run: Run, get_workers: Callable[[], Workers]) -> None:
             chunks = _snapshot(run.input, staging, workers, job.options.window, state)
             tally = Tally(run, staging, chunks)
             columns = output.columns, job.signature, job.options.column, run.types
-            plan = ScorePlan(staging, *columns, output.format, job.options.budget, job.traceparent)
+            plan = ScorePlan(staging, *columns, output.format, job.options.budget, job.traceparent, job.params)
             workers.score(plan, tally.missing, tally)
             tally.finish()
     except BaseException:

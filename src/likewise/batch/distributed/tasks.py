@@ -31,6 +31,7 @@ from likewise.batch.sources import INPUT_CHANGED_REMEDY
 from likewise.core.arrow import records_of
 from likewise.core.engine import Engine
 from likewise.core.errors import InputInvalid, OutputRefused
+from likewise.core.items import NO_PARAMS, Params
 from likewise.core.signature import Signature
 from likewise.telemetry.jobs import chunk_span
 
@@ -44,6 +45,7 @@ class ScorePlan:
     """What scoring a chunk needs in addition to the engine.
 
     types: the inferred types of the input's columns. output: the format of the rows. traceparent: of the job's span.
+    params: of each row.
     """
 
     staging: Staging
@@ -54,6 +56,7 @@ class ScorePlan:
     output: str
     budget: int | None
     traceparent: str = ""
+    params: Params = NO_PARAMS
 
 
 def cut_file(
@@ -133,7 +136,7 @@ def _scored(engine: Engine, plan: ScorePlan, chunk: Chunk) -> Scored:
     source = plan.source
     if source.zone is not None:
         source = replace(source, types=local_schema(source.types))
-    maker = RowMaker(cast(RowSource, source), plan.signature, plan.column, plan.types)
+    maker = RowMaker(cast(RowSource, source), plan.signature, plan.column, plan.types, plan.params)
     work = prepare(engine, items_of(_with_local_times(chunk, source.zone), maker))
     writer: Writer = load(plan.output).open_writer(cast(RowSource, plan.source), plan.signature.outputs)
     return score_chunk(scorer, chunk, work, writer, plan.signature)

@@ -23,8 +23,8 @@ WINDOWS = (64, 256, 1024)
 def refuse(golden: Golden, where: str) -> None:
     """Raise WrongUsage if a job cannot take the golden set."""
     reason = f"{golden.source} is not a table" if golden.file is None else ""
-    if golden.has_params:
-        reason = f"{golden.source} has params"
+    if len(golden.params) > 1:
+        reason = f"{golden.source} has rows with different params"
     if reason:
         raise WrongUsage(f"{reason}, which batch jobs do not support", remedy=f"remove --against {where}")
 
@@ -43,6 +43,7 @@ def predict(runner: str, master: str | None, comparison: Comparison) -> None:
             runner=runner,
             master=master,
             column=golden.file.mapping,
+            params=golden.params[0],
             header="present" if golden.file.format == "csv" else None,
             window=window,
             allow_empty=True,  # rows that are refused are compared too

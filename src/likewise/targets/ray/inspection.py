@@ -22,7 +22,7 @@ PROBE_S = 30.0
 
 
 def cluster_info(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Ray's version, free resources, the largest node's, Serve's HTTP options, and the kind of its proxies.
+    """Ray's version and address, free resources, the largest node's, Serve's HTTP options, and the kind of its proxies.
 
     Under `running`, also what the deployment `params["name"]` runs now, if it exists: see `_running`.
     """
@@ -31,6 +31,7 @@ def cluster_info(params: Mapping[str, Any]) -> dict[str, Any]:
     nodes = [node for node in ray.nodes() if node["Alive"]]
     return {
         "ray": ray.__version__,
+        "address": ray.get_runtime_context().gcs_address,
         "free": {name: n for name, n in ray.available_resources().items() if not name.startswith("node:")},
         "largest": _largest([node["Resources"] for node in nodes]),
         "running": _running(APP + params["name"]) if running and params.get("name") else None,

@@ -73,6 +73,7 @@ class RayTarget:
         self.uri = (
             f"ray-serve://{self._host_port}" if self._host_port else "ray-serve"
         )  # the same URI for the same cluster
+        self._found = ""
 
     @property
     def address(self) -> str:
@@ -88,12 +89,16 @@ class RayTarget:
             cluster = self._call("look", {"options": as_json(options), "name": current and current.name})
         except TargetUnavailable as error:
             return [Finding(error.cause, error.remedy, error=type(error))]
+        self._found = f" at {cluster['address']}"
         return capacity_findings(model, options, cluster)
 
     def plan(
         self, verb: Verb, name: str, model: ModelSpec | None, options: RayOptions, current: Receipt | None
     ) -> Sequence[PlanStep]:
-        """One step to delete; otherwise two steps: ship the bundle, run the application."""
+        """One step to delete; otherwise two steps: ship the bundle, run the application.
+
+        The first names the cluster, if `check` has found it: without an address it may be another than expected.
+        """
         prefix = options.prefix(name)
         if verb == "delete":
             return [PlanStep("stop", "stop", f"delete {name} from Ray Serve", {"name": name})]
@@ -111,7 +116,7 @@ class RayTarget:
         replicas = needed(options)
         canary = f"try it on {options.canary:g} % of the requests, then " if options.canary and verb == "update" else ""
         return [
-            PlanStep("ship", "ship", f"send the bundle {model.key[:19]} to the cluster", ship_params),
+            PlanStep("ship", "ship", f"send the bundle {model.key[:19]} to the cluster{self._found}", ship_params),
             PlanStep("run", "run", f"{canary}run {replicas} at {prefix} and wait until all are ready", run_params),
         ]
 

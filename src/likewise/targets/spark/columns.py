@@ -49,7 +49,7 @@ def _items_by_window(
 ) -> Iterator[tuple[list[Any], list[Item | Failed]]]:
     """Each window of the batches with the items for the engine."""
     for window in windows(batches):
-        yield window, items_of(window, row_maker(window[0].schema, signature, mapping), params)
+        yield window, items_of(window, row_maker(window[0].schema, signature, mapping, params))
 
 
 def named_batch(arrays: tuple[Any, ...], signature: Signature) -> Any:

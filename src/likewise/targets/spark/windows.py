@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, cast
 
 from likewise.batch.columns import RowMaker
@@ -21,7 +20,7 @@ WINDOW_ROWS = 4096
 VECTOR = ["type", "size", "indices", "values"]  # the fields of VectorUDT
 
 
-def row_maker(schema: Any, signature: Signature, mapping: Mapping[str, str]) -> RowMaker:
+def row_maker(schema: Any, signature: Signature, mapping: Mapping[str, str], params: Params = NO_PARAMS) -> RowMaker:
     """A converter from the rows of batches with this `pyarrow.Schema` to the model's rows, see `items_of`.
 
     Raises InputInvalid if a column is missing, or has a type that only Spark knows.
@@ -30,7 +29,7 @@ def row_maker(schema: Any, signature: Signature, mapping: Mapping[str, str]) -> 
         if mapping.get(name, name) in (signature.columns or (mapping.get(name, name),)):
             _require_known(name, schema.field(name).type)
     source = InputColumns(tuple(schema.names), types=local_times.local_schema(schema))
-    return RowMaker(cast(RowSource, source), signature, mapping)
+    return RowMaker(cast(RowSource, source), signature, mapping, params=params)
 
 
 def _require_known(name: str, kind: Any) -> None:
@@ -71,12 +70,11 @@ def windows(batches: Iterator[Any]) -> Iterator[list[Any]]:
         yield gathered
 
 
-def items_of(window: Sequence[Any], maker: RowMaker, params: Params = NO_PARAMS) -> list[Item | Failed]:
+def items_of(window: Sequence[Any], maker: RowMaker) -> list[Item | Failed]:
     """The model's rows, or the error of a row that cannot be converted; times are naive, in the session's zone."""
     items: list[Item | Failed] = []
     for piece in window:
         records, faults = records_of(local_times.local_batch(piece))
         for index, record in enumerate(records):
-            row = Failed(faults[index]) if index in faults else maker(record, "the row")
-            items.append(row if isinstance(row, Failed) or params is None else replace(row, params=params))
+            items.append(Failed(faults[index]) if index in faults else maker(record, "the row"))
     return items
