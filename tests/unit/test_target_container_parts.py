@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from likewise.core.errors import DeployFailed, NotDeployed, PortTaken, TargetUnavailable, WrongUsage
 from likewise.core.option_fields import as_json, coerce, described
 from likewise.core.spec import ModelSpec
-from likewise.images.containers import ContainerEngine
+from likewise.images.containers import ContainerEngine, remedy_for
 from likewise.targets.base import Live
 from likewise.targets.container import inspection
 from likewise.targets.container.container_options import ContainerTargetOptions, check_options
@@ -370,3 +370,8 @@ def _free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+def test_limits_that_the_user_may_not_set_have_a_remedy() -> None:
+    assert "default_ulimits" in remedy_for("runc: error setting rlimit type 7: operation not permitted")
+    assert not remedy_for("no such image")

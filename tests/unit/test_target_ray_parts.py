@@ -41,8 +41,12 @@ MODEL = ModelSpec("sha256:" + "a" * 64, Path("/bundle"), "models:/m/1")
 HTTP = {"host": "127.0.0.1", "port": 8000, "scheme": "http", "root_path": ""}
 PYTHON_PROXY = {"haproxy": False, "installed": False, "nodes": 1, "taken": False}
 CLUSTER = {
-    **{"address": "192.0.2.1:6379", "free": {"CPU": 4.0}, "largest": {"CPU": 2.0}},
-    **{"running": None, "serve": HTTP, "ingress": PYTHON_PROXY},
+    "address": "192.0.2.1:6379",
+    "free": {"CPU": 4.0},
+    "largest": {"CPU": 2.0},
+    "running": None,
+    "serve": HTTP,
+    "ingress": PYTHON_PROXY,
 }
 RECEIPT = Receipt("ray", "one", MODEL, as_json(RayOptions()), {"ship": {"shipment": {"bundle": {}}}}, "", "")
 

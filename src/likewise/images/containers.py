@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 import shutil
 import subprocess
@@ -167,15 +168,25 @@ def start(
     try:
         completed = _run(engine.program, *command, *options, image, timeout_s=LOAD_TIMEOUT_S)
         if completed.returncode != 0:
-            raise DeployFailed(
-                f"{engine.program} cannot run {image}: {completed.stderr.strip()[-500:]}",
-                remedy="see the output of the command",
-            )
+            why = completed.stderr.strip()[-500:]
+            remedy = remedy_for(why) or "see the output of the command"
+            raise DeployFailed(f"{engine.program} cannot run {image}: {why}", remedy=remedy)
         _wait_until_ready(running, started + wait_s)
     except BaseException:
         running.stop()
         raise
     return Running(engine, name, running.url, time.perf_counter() - started)
+
+
+def remedy_for(message: str) -> str:
+    """The remedy for an error message of the engine that does not state one; empty if it is not known."""
+    if "rlimit" not in message:
+        return ""
+    file = "~/.config/containers/containers.conf" if os.geteuid() else "/etc/containers/containers.conf"
+    return (
+        f"let containers have limits that your user may set: in {file}, under [containers], set "
+        'default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]'
+    )
 
 
 def _wait_until_ready(running: Running, deadline: float) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from likewise.core.errors import DeployFailed, PortTaken, TargetUnavailable
-from likewise.images.containers import ContainerEngine, find_engine
+from likewise.images.containers import ContainerEngine, find_engine, remedy_for
 from likewise.images.oci import Platform, platform_named
 
 TIMEOUT_S = 60.0  # of most commands
@@ -80,9 +80,8 @@ class Program:
             raise PortTaken(
                 f"{self.name}: {why}", remedy="choose another port with -C port=PORT, or leave it out to use a free one"
             )
-        raise DeployFailed(
-            f"{self.name} {arguments[0]} failed: {why}", remedy=f"correct the cause given in the message, or {DOCTOR}"
-        )
+        remedy = remedy_for(why) or f"correct the cause given in the message, or {DOCTOR}"
+        raise DeployFailed(f"{self.name} {arguments[0]} failed: {why}", remedy=remedy)
 
     def listed(self, *arguments: str) -> list[str]:
         """The distinct lines that a listing prints.  Raises TargetUnavailable if the engine does not respond."""
