@@ -228,6 +228,12 @@ def job_target(to: str) -> TransformJob:
     return target
 
 
+def check_new(to: str, name: str, options: Mapping[str, object]) -> None:
+    """Raise what `plan` raises for the name and the options of a new deployment, before its model is fetched."""
+    uri, _ = _current_state(Receipts(), "create", name, to)
+    coerce(open_target(uri).Options, options)
+
+
 def plan(
     verb: Verb,
     name: str,

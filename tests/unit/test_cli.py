@@ -45,6 +45,8 @@ def likewise(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["bundle"], "WRONG_USAGE", 2),
         (["bundle", "", "-o", "out"], "WRONG_USAGE", 2),
         (["status", ""], "WRONG_USAGE", 2),
+        (["update", "one", "--to", "1"], "WRONG_USAGE", 2),
+        (["deploy", "nothing", "--to", "local", "--name", "one", "-C", "prot=1"], "WRONG_USAGE", 2),
         (["bundle", "m"], "WRONG_USAGE", 2),
         (["frobnicate"], "WRONG_USAGE", 2),
         (["serve"], "WRONG_USAGE", 2),

@@ -295,6 +295,8 @@ def test_any_other_setting_needs_trust(
 def test_an_author_chooses_versions_of_known_libraries_only() -> None:
     logged = ["scikit-learn==1.9.1", "Sentence_Transformers>=6", "evil==1", "skops @ file:///evil", "-r evil.txt", ""]
     assert FlavorKind().libraries(logged) == ["scikit-learn==1.9.1", "Sentence_Transformers>=6", "skops @ file:///evil"]
+    assert FlavorKind().libraries(["scikit-learn==1.9.1", "torch==2.13.0"]) == ["scikit-learn==1.9.1"]
+    assert FlavorKind().libraries(["transformers==5", "torch==2"]) == ["transformers==5", "torch==2"]
 
 
 @pytest.mark.parametrize(

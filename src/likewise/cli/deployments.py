@@ -99,8 +99,10 @@ def deploy(
         raise WrongUsage("the deployment has no name", remedy="add --name NAME")
     # reports invalid flags before the model is bundled
     writer = _file_writer(to, output, {"--bundle-at": bundle_at, "--image": image}, plan)
-    spec = choice.find(model, screen.note).spec()
     target_options = parse_config(config or [])
+    if writer is None and not rehearse:
+        deployments.check_new(to, name, target_options)
+    spec = choice.find(model, screen.note).spec()
     if writer is not None and output is not None:
         text = writer(name, spec, coerce(open_target(to).Options, target_options), bundle_at, image)
         return _write_file(output, text, name, spec, screen)
@@ -128,6 +130,10 @@ def update(
     screen: Screen,
 ) -> None:
     """Change a deployment's model, its options, or both. Everything else stays unchanged."""
+    if to is not None and to.isdecimal():
+        raise WrongUsage(
+            f"--to takes a target, not the revision {to}", remedy=f"run: likewise update {name} --revision {to}"
+        )
     if model is None and (choice.pinned or choice.env or choice.allow_versions):
         raise WrongUsage(
             "--engine, --precision, --exact, --allow-versions and --env need a MODEL",

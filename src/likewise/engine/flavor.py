@@ -19,6 +19,7 @@ LIBRARIES = frozenset({
 })  # fmt: skip
 
 TORCH = frozenset({"sentence_transformers", "transformers"})
+OF_TORCH = frozenset({"safetensors", "sentence-transformers", "tokenizers", "torch", "transformers"})
 
 
 class FlavorKind(PyfuncKind):
@@ -40,8 +41,13 @@ class FlavorKind(PyfuncKind):
         return (EngineEntry(self.name, "native"),)
 
     def libraries(self, logged: Sequence[str]) -> Sequence[str]:
-        """The logged versions of the flavours' own libraries: an author may not choose any other package."""
-        return [line for line in logged if _distribution(line) in LIBRARIES]
+        """The logged versions of the flavours' own libraries: an author may not choose any other package.
+
+        Without torch for models of other libraries: MLflow logs it if it was installed, since skops imports it.
+        """
+        own = {_distribution(line): line for line in logged}
+        torch = not own.keys().isdisjoint({"sentence-transformers", "transformers"})
+        return [line for name, line in own.items() if name in LIBRARIES and (torch or name not in OF_TORCH)]
 
     def in_processes(self, bundle: Bundle) -> bool:
         """For models of torch: threads of one process compute one after the other, and wait for each other's."""

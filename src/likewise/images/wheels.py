@@ -168,6 +168,8 @@ class Wheels:
 
     def _pip_failure(self, stderr: str) -> EngineUnavailable | TargetUnavailable:
         errors = [line.removeprefix("ERROR: ") for line in stderr.splitlines() if line.startswith("ERROR: ")]
+        if errors and errors[-1] == "Exception:":  # a failure of pip itself, whose last line has the reason
+            errors = redacted(stderr).strip().splitlines()[-1:]
         message = (errors[-1] if errors else redacted(stderr).strip()[-300:]) or "no error message"
         if any(word in stderr for word in _NO_MATCH) and "Connection" not in stderr:
             return EngineUnavailable(
