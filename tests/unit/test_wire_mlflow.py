@@ -250,11 +250,11 @@ def test_params_are_read_as_by_mlflow(params: dict[str, Any] | None) -> None:
 
 
 def test_params_that_mlflow_ignores_are_named() -> None:
-    body = json.dumps({"inputs": ["a"], "params": {"treshold": 0.5, "top": 3}}).encode()
-    assert decode(body, "application/json", likewise_signature(PARAMS)).ignored == ("treshold",)
+    body = json.dumps({"inputs": ["a"], "params": {"thresh": 0.5, "top": 3}}).encode()
+    assert decode(body, "application/json", likewise_signature(PARAMS)).ignored == ("thresh",)
     fitter = ParamsFitter(likewise_signature(PARAMS))
-    with pytest.raises(WrongUsage, match="no param 'treshold'") as unknown:
-        fitter.strictly({"treshold": 0.5})
+    with pytest.raises(WrongUsage, match="no param 'thresh'") as unknown:
+        fitter.strictly({"thresh": 0.5})
     assert "did you mean 'threshold'?" in unknown.value.remedy
     with pytest.raises(WrongUsage, match=r"params\.top: expected"):
         fitter.strictly({"top": "three"})

@@ -98,7 +98,7 @@ class DeploymentFolder:
         self.bundles = path / "bundles"
 
     def others(self) -> list[DeploymentFolder]:
-        """The folders of the other deployments beside it."""
+        """The folders of the other deployments next to it."""
         return [type(self)(path) for path in sorted(self.path.parent.glob("*")) if path != self.path]
 
     def bundle(self, digest: str) -> Path:
