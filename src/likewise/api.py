@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -320,11 +320,11 @@ def score(
     allowed_engines(opened.manifest, spec)
     lazy = LazyEngine(partial(open_engine, opened, spec))
     progress = progress or _job_line()
-    given = options.params if options is not None else None
-    params = None if given is None else ParamsFitter(opened.signature).strictly(given)
+    if options is not None and options.params is not None:
+        options = replace(options, params=ParamsFitter(opened.signature).strictly(options.params))
     try:
         with as_input(source, output_path(str(output))) as path:
-            return score_file(lazy, opened.digest, opened.signature, path, output, options, progress, spec, params)
+            return score_file(lazy, opened.digest, opened.signature, path, output, options, progress, spec)
     finally:
         lazy.close()
 

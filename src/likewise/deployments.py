@@ -71,6 +71,7 @@ def deploy(
     options: the target's options, as values or strings.  report: called with progress messages.  Raises
     AlreadyDeployed, DeployFailed, TargetUnavailable, Busy, WrongUsage, and what `find` raises.
     """
+    check_new(to, name, options or {})
     spec = model_of(model, engine, precision, trust, allow_versions)
     planned = plan("create", name, to=to, model=spec, options=options, roll_back_interrupted=True)
     return _changed(planned, report)

@@ -364,8 +364,11 @@ def test_ports_in_use_unguarded_hosts_and_address_changes_are_rejected(data: Pat
         deploy(models["1"], host="0.0.0.0")
     assert "-C token_file" in unguarded.value.remedy
     assert deploy(models["1"], port=port).output("url") == f"http://127.0.0.1:{port}"
+    (data / "local" / "damaged").mkdir()
+    (data / "local" / "damaged" / "deployment.json").write_text("{")
     with pytest.raises(PortTaken, match="for the deployment 'one'"):
         deployments.deploy(models["1"], "local", "two", {**OPTIONS, "port": port}, trust=True)
+    shutil.rmtree(data / "local" / "damaged")
     with pytest.raises(WrongUsage, match="an update cannot change"):
         deployments.update("one", options={"host": "0.0.0.0", "insecure": "true"})
     assert predict() == "1:A"

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,7 @@ def test_interrupted_replacing_job_resumes_without_restart(tmp_path: Path) -> No
         ({"budget": 7}, "--budget was null and is now 7"),
         ({"column": {"n": "text"}}, '--column was {} and is now {"n": "text"}'),
         ({"params": {"k": 3}}, '--params was null and is now {"k": 3}'),
+        ({"params": {"d": datetime(2026, 5, 1)}}, '--params was null and is now {"d": "2026-05-01T00:00:00"}'),
         ({"format": "jsonl"}, "the output's format was csv and is now jsonl"),
         ({"engine": {"precision": "bf16"}}, "the engine was test/fp32 and is now test/bf16"),
         ({"build": "sha256:9"}, "the build of the bundle was sha256:c and is now sha256:9"),

@@ -55,6 +55,7 @@ def likewise(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["score", "a", "b", "-o", "c", "--column", "x"], "WRONG_USAGE", 2),
         (["score", "a", "b", "-o", "c", "--format", "xml"], "WRONG_USAGE", 2),
         (["score", "a", "b", "-o", "c", "--params", "[1]"], "WRONG_USAGE", 2),
+        (["score", "a", "b", "-o", "c", "--params", ""], "WRONG_USAGE", 2),
         (["trust", "/"], "WRONG_USAGE", 2),
         (["trust", "--remove"], "WRONG_USAGE", 2),
         (["trust", "--everything"], "WRONG_USAGE", 2),

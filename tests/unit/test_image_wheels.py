@@ -363,3 +363,8 @@ def test_a_package_in_the_current_folder_does_not_replace_pip(
     with pytest.raises(EngineUnavailable, match="pip found no wheel"):
         Wheels(images, AMD64, MINOR, (2, 36)).locked(["nothing-has-this-name==1.0"])
     assert not (tmp_path / "canary").exists()
+
+
+def test_the_reason_of_a_failure_of_pip_itself_is_shown(images: Store) -> None:
+    output = "ERROR: Exception:\nTraceback (most recent call last):\nOSError: [Errno 28] No space left on device\n"
+    assert "No space left" in Wheels(images, AMD64, MINOR, (2, 36))._pip_failure(output).cause

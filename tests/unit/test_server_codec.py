@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+import pytest
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -11,11 +12,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.support.server_app import TEXT, Upper, client_of
 
+from likewise.container.app import line_codec
 from likewise.core.errors import UnsupportedContentType
 from likewise.core.items import Table
 from likewise.server import ServedModel
 from likewise.server.app import create_app
-from likewise.server.codec import Encoded, Encoder
+from likewise.server.codec import Codec, Encoded, Encoder
 from likewise.wire import DecodedRequest
 
 
@@ -44,8 +46,9 @@ class Tagged:
         await self._app(scope, receive, send)
 
 
-def test_params_that_the_model_does_not_take_are_named_in_a_header() -> None:
-    app = create_app(Upper, ServedModel(name="<upper>", digest="sha256:abc", signature=TEXT))
+@pytest.mark.parametrize("codec", [None, line_codec(TEXT)], ids=["server", "container"])
+def test_params_that_the_model_does_not_take_are_named_in_a_header(codec: Codec | None) -> None:
+    app = create_app(Upper, ServedModel(name="<upper>", digest="sha256:abc", signature=TEXT), codec=codec)
 
     async def main() -> None:
         async with client_of(app) as client:

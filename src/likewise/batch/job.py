@@ -13,7 +13,6 @@ from likewise.batch.reasons import Reason, described
 from likewise.batch.score_options import ScoreOptions
 from likewise.core.engine import Engine
 from likewise.core.html_table import html_table
-from likewise.core.items import NO_PARAMS, Params
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 
@@ -141,7 +140,7 @@ class ScoreJob:
     engine: loaded on first use, so a runner that computes on other machines does not load it. source: a path, a glob
     pattern, an `s3://` URL, or any other input that the runner supports. model: for runners that open the model on
     other machines; None if the caller has an engine without a bundle. traceparent: of the job's span, by which workers
-    continue its trace; empty if there is none. params: of each row, cast to the signature's types.
+    continue its trace; empty if there is none.
     """
 
     engine: Engine
@@ -153,7 +152,6 @@ class ScoreJob:
     progress: Callable[[Progress], None]
     model: ModelSpec | None = None
     traceparent: str = ""
-    params: Params = NO_PARAMS
 
     @property
     def build(self) -> str:

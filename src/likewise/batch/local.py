@@ -35,7 +35,7 @@ def run(job: ScoreJob) -> JobReport:
 def _place(run: Run) -> None:
     """Score the chunks of the input in this process."""
     job, source = run.job, cast(Files, run.input)
-    rows = RowMaker(source, job.signature, job.options.column, run.types, job.params)
+    rows = RowMaker(source, job.signature, job.options.column, run.types, job.options.params)
     try:
         label = job.engine.spec.label  # loads the engine, now that input and output have been checked
         state = run.resume("local", label, label)

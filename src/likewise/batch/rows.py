@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from likewise.batch.inputs import Input
 from likewise.batch.job import JobReport, ScoreJob, Types
 from likewise.batch.layout import Layout
 from likewise.batch.reasons import described
+from likewise.batch.values import as_json
 from likewise.core.errors import LikewiseError, ModelRaised, NothingScored, TooManyQuarantined
 from likewise.core.items import Item
 from likewise.core.results import Failed, Ok, Result
@@ -57,7 +59,7 @@ def fingerprint(
         "input_format": input_.format,
         "header": options.header,
         "column": dict(options.column),
-        **({} if job.params is None else {"params": dict(job.params)}),
+        "params": json.loads(as_json(options.params)),
         "window": options.window,
         "budget": options.budget,
         "input": input_.identity,

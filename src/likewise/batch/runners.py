@@ -13,7 +13,6 @@ from likewise.batch.layout import check_name
 from likewise.batch.score_options import ScoreOptions
 from likewise.core.engine import Engine
 from likewise.core.errors import OutputRefused, WrongUsage
-from likewise.core.items import NO_PARAMS, Params
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 from likewise.telemetry.jobs import job_span
@@ -37,12 +36,10 @@ def score(
     options: ScoreOptions | None = None,
     progress: Callable[[Progress], None] | None = None,
     model: ModelSpec | None = None,
-    params: Params = NO_PARAMS,
 ) -> JobReport:
     """Score the rows of `source` into `output`, which appears under its final name only when it is complete.
 
     source: a file, a folder or a glob pattern, local or `s3://`.  model: for runners that open it on other machines.
-    params: of each row, cast to the signature's types; those of `options` are not read here.
     Raises InputNotFound, InputInvalid, OutputRefused, ModelFailed, Interrupted (Ctrl-C), WrongUsage and MissingExtra;
     the same call then resumes.  TooManyQuarantined and NothingScored are raised after everything is written.
     """
@@ -50,8 +47,7 @@ def score(
     run = runner(options.runner)
     path, progress = output_path(str(output)), progress or (lambda _: None)
     with job_span(runner=options.runner, bundle=bundle_digest) as span:
-        what = engine, bundle_digest, signature, str(source), path, options, progress, model
-        job = ScoreJob(*what, span.traceparent, params)
+        job = ScoreJob(engine, bundle_digest, signature, str(source), path, options, progress, model, span.traceparent)
         report = run(job)
         span.attributes |= {
             "rows": report.rows_in,

@@ -91,4 +91,4 @@ def _value(field: Field[Any], argument: Any) -> Any:
     parse = field.metadata.get("parse")
     if parse is None:
         return argument
-    return parse(argument) if argument else None
+    return None if argument is None or argument == [] else parse(argument)

@@ -45,9 +45,9 @@ class FlavorKind(PyfuncKind):
 
         Without torch for models of other libraries: MLflow logs it if it was installed, since skops imports it.
         """
-        own = {_distribution(line): line for line in logged}
-        torch = not own.keys().isdisjoint({"sentence-transformers", "transformers"})
-        return [line for name, line in own.items() if name in LIBRARIES and (torch or name not in OF_TORCH)]
+        of_torch = any(_distribution(line) in ("sentence-transformers", "transformers") for line in logged)
+        allowed = LIBRARIES if of_torch else LIBRARIES - OF_TORCH
+        return [line for line in logged if _distribution(line) in allowed]
 
     def in_processes(self, bundle: Bundle) -> bool:
         """For models of torch: threads of one process compute one after the other, and wait for each other's."""

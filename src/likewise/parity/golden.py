@@ -68,8 +68,8 @@ class Golden:
     @property
     def params(self) -> list[Params]:
         """The different params of its items, None for none; at least one entry."""
-        every = [item.params or None for item in self.items if not isinstance(item, Unfit)] or [None]
-        return [params for at, params in enumerate(every) if params not in every[:at]]
+        every = [item.params or None for item in self.items if not isinstance(item, Unfit)]
+        return list({item_key(Row(None, (), params)): params for params in every}.values()) or [None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from itertools import islice
 from typing import NamedTuple
 
 from starlette.datastructures import Headers
@@ -40,13 +39,14 @@ def mlflow_codec(signature: Signature, cells_limit: int) -> Codec:
 
     def read(body: bytes, headers: Headers) -> tuple[DecodedRequest, Encoder]:
         call = decode(body, headers.get("content-type"))
-        return call, lambda predictions: Encoded(encode(call.form, predictions), headers=_about(call))
+        return call, lambda predictions: Encoded(encode(call.form, predictions))
 
     return read
 
 
-def _about(call: DecodedRequest) -> RawHeaders:
-    """A header with the params that were ignored, as an ASCII JSON list, if there are any."""
+def naming_ignored(call: DecodedRequest, response: Encoded) -> Encoded:
+    """`response` with a header that has the params of `call` that were ignored, as an ASCII JSON list, if any were."""
     if not call.ignored:
-        return ()
-    return ((IGNORED, json.dumps([name[:SHOWN] for name in islice(call.ignored, NAMED)]).encode()),)
+        return response
+    names = json.dumps([name[:SHOWN] for name in call.ignored[:NAMED]]).encode()
+    return response._replace(headers=(*response.headers, (IGNORED, names)))

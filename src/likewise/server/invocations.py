@@ -16,7 +16,7 @@ from likewise.core.results import Result
 from likewise.dataplane import Timing
 from likewise.server.body import read_body
 from likewise.server.capture import Sample
-from likewise.server.codec import Codec, Encoded
+from likewise.server.codec import Codec, Encoded, Encoder, naming_ignored
 from likewise.server.in_flight import InFlight, Share
 from likewise.server.lane import LARGE_BYTES, Lanes
 from likewise.server.server_options import ServerOptions
@@ -68,7 +68,7 @@ class InvocationHandler:
             else:
                 call, encode = self.codec(body, headers)
                 results = await _while_connected(receive, self._predict(scope, call, len(body), timing))
-                response = encode(self.service.predictions(call, results))
+                response = self._response(call, encode, results)
             if timing is not None:
                 response = with_timing(response, timing, scope)
             if self.captures and (sample := scope.get(SAMPLE)) is not None:
@@ -107,7 +107,10 @@ class InvocationHandler:
         call, encode = await self.lanes.run(size, waits, self.codec, body, headers)
         share.grow(size + CELL_BYTES * len(call.table) * len(call.table.columns or ("",)))
         results = await self._predict(scope, call, size, timing, large=True)
-        return await self.lanes.run(size, False, lambda: encode(self.service.predictions(call, results)))
+        return await self.lanes.run(size, False, self._response, call, encode, results)
+
+    def _response(self, call: DecodedRequest, encode: Encoder, results: list[Result]) -> Encoded:
+        return naming_ignored(call, encode(self.service.predictions(call, results)))
 
     async def _send(self, scope: Scope, send: Send, response: Encoded, share: Share, deadline: float) -> None:
         body, size = response.body, len(response.body)

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from likewise.core.casts import INTEGERS, Cast, Mismatch, Source, cast_for
 from likewise.core.errors import BadRequest, WrongUsage
 from likewise.core.items import NO_PARAMS, Params
+from likewise.core.option_fields import nearest
 from likewise.core.signature import Field, Signature
-from likewise.wire.jsontext import nearest, shown
+from likewise.wire.jsontext import shown
 
 _ACCEPTS: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -49,9 +50,7 @@ class ParamsFitter:
         for name in given:
             if name not in self:
                 known = f"the model's params: {', '.join(self._fields)}" if self._fields else "the model declares none"
-                near = nearest(name, self._fields)
-                remedy = known if near is None else f"did you mean {near!r}? {known}"
-                raise WrongUsage(f"the model has no param {name!r}", remedy=remedy)
+                raise WrongUsage(f"the model has no param {name!r}", remedy=f"{nearest(name, self._fields)}{known}")
         try:
             return self(dict(given))
         except BadRequest as error:

@@ -66,7 +66,8 @@ def run_on(
     **options: Any,
 ) -> JobReport:
     model = ModelSpec("sha256:b", build="sha256:c")
-    params, options = options.pop("params", None), {"window": WINDOW, **options}
-    what = workers.engine, model.digest, signature, str(source), output, ScoreOptions(**options), progress, model
-    job = ScoreJob(*what, params=params)
+    options = {"window": WINDOW, **options}
+    job = ScoreJob(
+        workers.engine, model.digest, signature, str(source), output, ScoreOptions(**options), progress, model
+    )
     return run(job, partial(open_files, job), lambda: workers)

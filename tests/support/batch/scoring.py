@@ -60,16 +60,14 @@ def run_job(
 ) -> JobReport:
     """Run `score` with a FunctionEngine.
 
-    Keywords: those of ScoreOptions, and `engine`, `signature`, `progress`, `build` (digest); `params` as the model
-    takes them.  Jobs may score nothing.
+    Keywords: those of ScoreOptions, and `engine`, `signature`, `progress`, `build` (digest).  Jobs may score nothing.
     """
     more.setdefault("allow_empty", True)
     engine = more.pop("engine", None) or FunctionEngine(predict)
     signature = more.pop("signature", TEXT)
     progress = more.pop("progress", None)
     model = ModelSpec("sha256:b", build=str(more.pop("build", "sha256:c")))
-    params = more.pop("params", None)
-    return score(engine, model.digest, signature, source, output, ScoreOptions(**more), progress, model, params)
+    return score(engine, model.digest, signature, source, output, ScoreOptions(**more), progress, model)
 
 
 def write(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:

@@ -71,7 +71,8 @@ def _place(run: Run, get_workers: Callable[[], Workers]) -> None:
             chunks = _snapshot(run.input, staging, workers, job.options.window, state)
             tally = Tally(run, staging, chunks)
             columns = output.columns, job.signature, job.options.column, run.types
-            plan = ScorePlan(staging, *columns, output.format, job.options.budget, job.traceparent, job.params)
+            options = job.options
+            plan = ScorePlan(staging, *columns, output.format, options.budget, job.traceparent, options.params)
             workers.score(plan, tally.missing, tally)
             tally.finish()
     except BaseException:

@@ -97,10 +97,6 @@ class DeploymentFolder:
         self.work = path / "work"
         self.bundles = path / "bundles"
 
-    def others(self) -> list[DeploymentFolder]:
-        """The folders of the other deployments next to it."""
-        return [type(self)(path) for path in sorted(self.path.parent.glob("*")) if path != self.path]
-
     def bundle(self, digest: str) -> Path:
         """The path for the bundle with this digest, whether it exists or not."""
         return self.bundles / digest.replace(":", "-")
@@ -178,3 +174,8 @@ class DeploymentFolder:
         """Remove the folder with all its content."""
         if self.path.exists():
             shutil.rmtree(self.path)
+
+
+def deployed_in(root: Path) -> list[DeploymentFolder]:
+    """The folders in `root` that have a `deployment.json`, by name."""
+    return [DeploymentFolder(path.parent) for path in sorted(root.glob("*/deployment.json"))]

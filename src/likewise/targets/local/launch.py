@@ -22,7 +22,7 @@ from likewise.core.errors import (
 from likewise.core.private_files import open_private
 from likewise.server.port import listen, url_of
 from likewise.targets.local.control import SupervisorUnavailable, open_control, send
-from likewise.targets.local.deployment_folder import Deployment, DeploymentFolder, ServiceSpec
+from likewise.targets.local.deployment_folder import Deployment, DeploymentFolder, ServiceSpec, deployed_in
 
 STATUS_S = 10.0
 SLACK_S = 30.0  # in addition to what the service itself may take
@@ -116,11 +116,20 @@ def _listener(folder: DeploymentFolder, options: Mapping[str, Any], former: Depl
         remedy = "stop that process; an update cannot change the port: to do that, delete the deployment"
         if former is None:
             remedy = "set another port with -C port=N, or omit it to use a free one"
-        other = next((each.name for each in folder.others() if (found := each.read()) and found.port == port), None)
-        cause = error.cause if other is None else f"{error.cause}, for the deployment {other!r}"
-        raise PortTaken(cause, remedy=remedy) from error
+        raise PortTaken(f"{error.cause}{_owner(folder, port)}", remedy=remedy) from error
     except WrongUsage as error:
         raise WrongUsage(error.cause, remedy=GUARD) from error
+
+
+def _owner(folder: DeploymentFolder, port: int) -> str:
+    """`, for the deployment NAME` if another running deployment has the port; else empty."""
+    for other in deployed_in(folder.path.parent):
+        with suppress(SupervisorUnavailable, LookupError, TypeError, ValueError):  # it is stopped, or damaged
+            found = other.read()
+            if found is not None and found.port == port and other.name != folder.name:
+                status_of(other)
+                return f", for the deployment {other.name!r}"
+    return ""
 
 
 def _spawn(folder: DeploymentFolder, handles: tuple[int, int, int]) -> None:

@@ -19,7 +19,7 @@ from likewise.targets.base import Finding, Outputs, PlanStep, Receipt, Response,
 from likewise.targets.figures import traffic_of
 from likewise.targets.http_client import Health, health, invoke, metrics_page
 from likewise.targets.local.control import SupervisorUnavailable
-from likewise.targets.local.deployment_folder import Deployment, DeploymentFolder, ServiceSpec
+from likewise.targets.local.deployment_folder import Deployment, DeploymentFolder, ServiceSpec, deployed_in
 from likewise.targets.local.installation import install, keep_only
 from likewise.targets.local.launch import start, status_of, stop, switch
 from likewise.targets.local.local_options import LocalOptions
@@ -151,7 +151,7 @@ class LocalTarget:
 
     def found(self) -> Sequence[Receipt]:
         """The receipts of all folders that contain a `deployment.json`."""
-        folders = [DeploymentFolder(path.parent) for path in sorted(_root().glob("*/deployment.json"))]
+        folders = deployed_in(_root())
         return [_receipt(self.uri, each, deployment) for each in folders if (deployment := each.read()) is not None]
 
 
