@@ -154,6 +154,14 @@ def load_context(self, context):
 def predict(self, context, model_input, params=None):
     return model_input["x"]
 """
+LOOKS_AROUND = """
+def predict(self, context, model_input, params=None):
+    import os
+    found = os.path.exists("{path}")
+    if not found and {must}:
+        raise RuntimeError("no list of words")
+    return [str(found)] * len(model_input)
+"""
 QUERIES_REGISTRY = """
 def load_context(self, context):
     version = mlflow.MlflowClient().get_model_version_by_alias("classifier", "champion").version
@@ -179,6 +187,20 @@ def test_outside_files_databases_and_programs_are_rejected_by_name(store: Store,
         assert re.search(access, refused.value.cause)
     assert "artifacts=" in refused.value.remedy
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("must", [True, False])
+def test_model_that_only_asks_whether_a_file_exists_is_rejected(store: Store, tmp_path: Path, must: bool) -> None:
+    isolated = "import sys; from likewise.builder.isolation import isolate_process; sys.exit(isolate_process([], []))"
+    if not subprocess.run([sys.executable, "-c", isolated], check=False).returncode:
+        pytest.skip("this kernel does not allow namespaces for this user")
+    (words := tmp_path / "words.txt").write_text("a")
+    uri = store.pipeline(f"looks_{must}", LOOKS_AROUND.format(path=words, must=must))
+    raised = "no list of words; it does not raise where it can see all files"
+    wrong = raised if must else r"'False'\] in isolation, and \['True'"
+    with pytest.raises(NotSelfContained, match=wrong) as refused:
+        build_bundle(uri, tmp_path / "b", trust=TRUSTED)
+    assert "artifacts=" in refused.value.remedy
 
 
 def test_registry_query_is_rejected_by_name(store: Store, tmp_path: Path) -> None:

@@ -144,6 +144,34 @@ def _run_isolated(store: Path, kept: Path, *, isolate: bool, everywhere: bool = 
     return result
 
 
+VISIBLE = """
+import json, sys
+from pathlib import Path
+from likewise.builder.isolation import isolate_process
+hidden, kept, asked = ([Path(p) for p in paths] for paths in json.loads(sys.argv[1]))
+isolated = isolate_process(hidden, kept)
+print(json.dumps([isolated, [str(p) for p in asked if p.exists()]]))
+"""
+
+
+def test_the_innermost_path_decides_whether_a_file_is_visible(tmp_path: Path) -> None:
+    names = ("a/lost", "a/project/code", "a/project/store/lost", "a/project/store/bundle/model", "b/both", "b/a.zip")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "link").symlink_to(tmp_path / "a" / "project")
+    hidden = [tmp_path / "a/project/store", tmp_path / "a", tmp_path / "b", tmp_path / "b/both", tmp_path / "absent"]
+    kept = [tmp_path / name for name in ("a/project/store/bundle", "a/project", "b/both", "b/a.zip", "nowhere")]
+    asked = [*(tmp_path / name for name in names), tmp_path / "link" / "code"]
+    task = json.dumps([[str(path) for path in paths] for paths in (hidden, kept, asked)])
+    done = subprocess.run([sys.executable, "-c", VISIBLE, task], capture_output=True, text=True, check=True, cwd="/")
+    isolated, seen = json.loads(done.stdout)
+    if not isolated:
+        pytest.skip("this kernel does not allow namespaces for this user")
+    visible = ("a/project/code", "a/project/store/bundle/model", "b/both", "b/a.zip", "link/code")
+    assert seen == [str(tmp_path / name) for name in visible]
+
+
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
     """A store, and a bundle inside the store's folder."""

@@ -138,6 +138,7 @@ class _Draft:
     timed_on: tuple[str, ...] = ()
     origins: list[Path] = field(default_factory=list)
     references: list[Reference] = field(default_factory=list)
+    prediction: str | None = None  # of the example, while it was traced
 
     @property
     def folder(self) -> Path:
@@ -240,10 +241,14 @@ class _Draft:
         """Verify the bundle in isolation, time its engines, and record both in the manifest."""
         self.report("verifying that the bundle works in isolation")
         hidden = [*_stores(self.origins), *_tracking_files()]
-        timed = self.compiling.measure and not self.facts.pipeline
-        declared = self.rows.declared
         proof = prove(
-            self.folder, hidden=hidden, code=self.code, declared=declared, measure=timed, progress=self.progress
+            self.folder,
+            hidden=hidden,
+            code=self.code,
+            declared=self.rows.declared,
+            measure=self.compiling.measure and not self.facts.pipeline,
+            expected=self.prediction,
+            progress=self.progress,
         )
         self._drop_engines(proof.dropped)
         self._settle_rows(proof)
@@ -350,6 +355,7 @@ class _Draft:
         vendored = {r.uri: self.folder / r.path for r in self.references}
         traced = trace(self.folder / "model", vendored, self.stage / "trace")
         self.origins += traced.origins
+        self.prediction = traced.prediction
         for program in traced.programs:
             self.report(f"the model starts a program, whose file accesses cannot be traced: {program}")
         for path in traced.settings:

@@ -17,8 +17,9 @@ SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1
 
 
 def isolate_process(hidden: Sequence[Path], kept: Sequence[Path]) -> bool:
-    """Isolate this process: no network except its own loopback, `hidden` paths empty, `kept` paths inside them visible.
+    """Isolate this process: no network except its own loopback, `hidden` paths empty, `kept` paths visible.
 
+    Where one of these paths is inside another, the inner one decides about itself; a path in both is kept.
     Call this at the start of a single-threaded process. Returns False, with nothing changed, if the kernel denies it.
     Source: unshare(2), mount(2), user_namespaces(7).
     """
@@ -55,20 +56,28 @@ def _isolate(hidden: Sequence[Path], kept: Sequence[Path]) -> None:
 
 
 def _hide(libc: ctypes.CDLL, hidden: Sequence[Path], kept: Sequence[Path]) -> None:
-    handles = [(path, os.open(path, os.O_RDONLY)) for path in kept]
-    folders = sorted({p.resolve() for p in hidden if p.is_dir()})
-    files = [p.resolve() for p in hidden if p.is_file()]
-    for folder in folders:
-        if folder.is_dir():  # false if a parent folder has been hidden
-            _mount(libc, "none", str(folder), "tmpfs", 0)
-    for path, handle in handles:
-        if not path.exists():
-            path.mkdir(parents=True)
-            _mount(libc, f"/proc/self/fd/{handle}", str(path), None, MS_BIND | MS_REC)
+    visible = {path: os.open(path, os.O_PATH) for path in dict.fromkeys(kept) if path.exists()}
+    empty = {path.resolve() for path in hidden if path.exists()} - set(visible)
+    for path in sorted({*empty, *visible}, key=lambda path: len(path.parts)):  # outer folders first
+        if path in visible:
+            if not path.exists():  # an outer folder is hidden
+                _restore(libc, path, visible[path])
+        elif path.is_dir():
+            _mount(libc, "none", str(path), "tmpfs", 0)
+        elif path.is_file():
+            _mount(libc, "/dev/null", str(path), None, MS_BIND)
+    for handle in visible.values():
         os.close(handle)
-    for file in files:
-        if file.is_file():
-            _mount(libc, "/dev/null", str(file), None, MS_BIND)
+
+
+def _restore(libc: ctypes.CDLL, path: Path, handle: int) -> None:
+    source = f"/proc/self/fd/{handle}"
+    if os.path.isdir(source):
+        path.mkdir(parents=True)
+    else:  # a zip file of modules
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    _mount(libc, source, str(path), None, MS_BIND | MS_REC)
 
 
 def _mount(libc: ctypes.CDLL, source: str, target: str, kind: str | None, flags: int) -> None:

@@ -31,14 +31,40 @@ PLAIN_SETTINGS = frozenset({".cfg", ".conf", ".ini", ".toml"})
 SETTING_NAMES = frozenset({"config", "credentials", "preferences", "settings"})
 ACCOUNTS = frozenset({".aws", ".azure", ".databricks", ".docker", ".gnupg", ".kube", ".ssh"})
 _LOCATIONS = ("TZDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE")
+_SEARCHED = ("PATH", "LD_LIBRARY_PATH", "JAVA_HOME", "CUDA_HOME", "SPARK_HOME")
+SOFTWARE = frozenset({"boot", "lib32", "libx32", "lost+found", "opt", "run", "snap", "var"})  # and those in SYSTEM
 KERAS = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}  # without `backend`, see `pyfunc`
+
+
+LOG_FILES = (
+    "log such files with the model (artifacts=… or code_paths=…), or let it open them by a URI through MLflow "
+    "(mlflow.artifacts.download_artifacts), so that they are vendored"
+)
 
 
 def machine_folders() -> tuple[str, ...]:
     """The folders of Python, its packages, the system, time zones, certificates and temporary files."""
-    python = (sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path, sys.pycache_prefix or "", *_editable())
     named = (*zoneinfo.TZPATH, *(os.environ.get(name, "") for name in _LOCATIONS), tempfile.gettempdir())
-    return (*spellings(path for path in python if path), *SYSTEM, *spellings(path for path in named if path))
+    return (*spellings(path for path in _python() if path), *SYSTEM, *spellings(path for path in named if path))
+
+
+def own_folders() -> list[Path]:
+    """The folders that another machine does not have: homes, temporary files, and all outside the system's folders."""
+    system = {PurePath(path).parts[1] for path in SYSTEM} | SOFTWARE
+    top = [path for path in Path("/").iterdir() if path.is_dir() and not path.is_symlink() and path.name not in system]
+    home = Path.home().resolve()
+    inside = [home] if len(home.parts) > 2 else []  # a service's home may be `/` or `/usr`
+    return [*top, *inside, Path(tempfile.gettempdir()), Path("/var/tmp")]
+
+
+def search_paths() -> Iterator[str]:
+    """The folders of Python, its packages, programs and libraries, wherever they are."""
+    listed = (path for name in _SEARCHED for path in os.environ.get(name, "").split(os.pathsep))
+    yield from spellings(path for path in (*_python(), *listed) if path)
+
+
+def _python() -> tuple[str, ...]:
+    return (sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path, sys.pycache_prefix or "", *_editable())
 
 
 def holds_data(path: str) -> bool:

@@ -17,9 +17,11 @@ from pathlib import Path
 from likewise.builder.audit import AuditWatch
 from likewise.builder.equality import describe_result, results_match
 from likewise.builder.isolation import isolate_process
+from likewise.builder.machine_files import LOG_FILES, own_folders, search_paths
 from likewise.builder.measure import compared
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle, open_bundle
+from likewise.core import tagged_json
 from likewise.core.engine import Engine, predict_items
 from likewise.core.errors import LikewiseError, MissingExtra, ModelRaised, NotSelfContained, RowRefused, RowWiseRefuted
 from likewise.core.items import Item, Request, Row
@@ -35,6 +37,8 @@ from likewise.engine.pyfunc import PyfuncEngine
 
 TIMEOUT = 1200.0  # seconds
 TRIED = 0.5  # typical fraction of the duration after which all engines have been tried, and timing starts
+_ELSEWHERE = "it does not raise where it can see all files of this machine, so it may need some of them"
+_LOG_FILES = f"{LOG_FILES}; log it again"
 _REMEDY = "fix the model, or declare row_wise: false (likewise bundle --no-row-wise)"
 
 
@@ -64,6 +68,7 @@ def prove(
     code: bool,
     declared: bool = True,
     measure: bool = False,
+    expected: str | None = None,
     timeout: float = TIMEOUT,
     progress: OnFraction | None = None,
 ) -> Proof:
@@ -72,11 +77,13 @@ def prove(
     hidden: the folders and files that the model came from.  code: whether to try engines that run the model's code.
     declared: whether the user or the model states that rows are independent, if they are; else only the flavour's
     contract does, and a dependency only prevents merging.  measure: whether to time the engines on the example.
+    expected: what the model's code predicts for the example outside of isolation, as tagged JSON, if it was tried.
     progress: called with the completed fraction.
     Raises NotSelfContained, RowWiseRefuted, and what opening the bundle raises.
     """
-    task = {"bundle": str(bundle.resolve()), "hidden": [str(p) for p in hidden], "code": code}
-    task |= {"declared": declared, "measure": measure}
+    task = {"bundle": str(bundle.resolve()), "code": code}
+    task |= {"stores": [str(p) for p in hidden], "elsewhere": [str(p) for p in own_folders()]}
+    task |= {"declared": declared, "measure": measure, "expected": expected}
     with scratch_folder("likewise-scratch-proof-") as work:
         environment = isolated_environment(work)
         result = run_child(
@@ -104,19 +111,19 @@ def _miss(source: str) -> None:
 
 
 def _try_all(task: Task, work: Path) -> dict[str, object]:
-    folder, hidden = Path(task["bundle"]), [Path(p) for p in task["hidden"]]
-    python = [Path(p) for p in (sys.prefix, sys.base_prefix, *sys.path) if p and Path(p).is_dir()]
-    kept = (folder, work, *dict.fromkeys(python))
+    folder, stores = Path(task["bundle"]), [Path(p) for p in task["stores"]]
+    kept = (folder, work, *map(Path, search_paths()))
     os.chdir(work)  # the working folder would stay accessible although its path is hidden
-    isolated = isolate_process(hidden, kept)
+    isolated = isolate_process([*stores, *map(Path, task["elsewhere"])], kept)
     die_with_parent(task["parent"])
-    AuditWatch(_refuse, own=kept, hidden=hidden, everywhere=False, on_source=_miss).start()
+    AuditWatch(_refuse, own=kept, hidden=stores, everywhere=False, on_source=_miss).start()
     bundle = open_bundle(folder)
     allowed = [e for e in bundle.manifest.engines if task["code"] or not runs_code(e)]
     close = [e for e in allowed if kind_of(e.name).approximate(e)]  # `compile` has compared them with the others
     entries = [e for e in allowed if e not in close]
     example = read_example(bundle.model_path)
-    trial = _Trial(bundle, example, task["declared"], bundle.manifest.row_wise)
+    expected = None if task["expected"] is None else Ok(tagged_json.decode(task["expected"]))
+    trial = _Trial(bundle, example, task["declared"], bundle.manifest.row_wise, expected)
     predictions = trial.predictions(entries)
     if trial.refuted is not None:  # then no engine is given single rows
         predictions = replace(trial, by_row=False).predictions(entries)
@@ -155,12 +162,16 @@ def _try_close(trial: _Trial, entries: Sequence[EngineEntry]) -> tuple[dict[str,
 
 @dataclass
 class _Trial:
-    """Predicts the example of `bundle`.  by_row: whether each row is an item, or the whole example one request."""
+    """Predicts the example of `bundle`.
+
+    by_row: whether each row is an item, or the whole example one request.  expected: see `prove`.
+    """
 
     bundle: Bundle
     example: Example | None
     declared: bool
     by_row: bool
+    expected: Ok | None = None
     refuted: str | None = None
 
     def predictions(self, entries: Sequence[EngineEntry]) -> dict[str, list[Result]]:
@@ -185,7 +196,15 @@ class _Trial:
         except LikewiseError as error:
             raise _not_isolated(f"the engine {entry.name} does not load from the bundle in isolation", error) from error
         try:
-            return [] if self.example is None else self._predict(engine, self.example)
+            if self.example is None:
+                return []
+            if self.expected is not None and isinstance(engine, PyfuncEngine):
+                _compare_with_traced(engine, self.example, self.expected)
+            return self._predict(engine, self.example)
+        except NotSelfContained as error:
+            if self.expected is not None and isinstance(error.__cause__, ModelRaised):
+                raise NotSelfContained(f"{error.cause}; {_ELSEWHERE}", remedy=_LOG_FILES) from error.__cause__
+            raise
         finally:
             engine.close()
 
@@ -239,6 +258,19 @@ def _as_logged(engine: PyfuncEngine, example: Example) -> Result | None:
         raise
     except RowRefused:
         return None
+
+
+def _compare_with_traced(engine: PyfuncEngine, example: Example, expected: Ok) -> None:
+    """Raise NotSelfContained if a model that is not random predicts something else in isolation."""
+    result = _whole(engine, example)
+    if results_match(result, expected) or not results_match(result, _whole(engine, example)):
+        return
+    raise NotSelfContained(
+        f"for its input example the model predicts {describe_result(result)} in isolation, and "
+        f"{describe_result(expected)} where it can see all of this machine: it depends on a file, a setting or a "
+        "service that the bundle does not contain, or each process predicts something else",
+        remedy=_LOG_FILES,
+    )
 
 
 def _by_row(result: Result, rows: int) -> list[Result]:

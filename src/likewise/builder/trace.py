@@ -17,15 +17,17 @@ from typing import Any
 
 from likewise.builder.audit import AuditWatch
 from likewise.builder.failures import mapped
-from likewise.builder.machine_files import described
+from likewise.builder.machine_files import LOG_FILES, described
 from likewise.builder.resolve import MLFLOW_SETTINGS, fetch, plain_name, same_content
 from likewise.bundles.folder import inventory
 from likewise.bundles.references import lookup, normal
+from likewise.core import tagged_json
 from likewise.core.errors import LikewiseError, ModelInvalid, NotSelfContained
 from likewise.core.extras import need
 from likewise.core.uris import redacted
 from likewise.engine.child import Task, run_child, run_task
 from likewise.engine.example import predict_example, read_example
+from likewise.engine.plain_values import plain
 from likewise.engine.pyfunc import load_pyfunc
 from likewise.engine.vendored import VendoredFiles, as_mlflow_error, likewise_cause, restrict_process
 
@@ -39,12 +41,14 @@ class Traced:
     copies: the local copy of each URI.  origins: the local folders that the copies came from.
     programs: command lines of the programs that it started, whose own file accesses cannot be traced.
     settings: the files of settings on this machine that it read and that are not only defaults.
+    prediction: what it predicted for its example, as tagged JSON; None if there is no example or no JSON for it.
     """
 
     copies: Mapping[str, Path]
     origins: tuple[Path, ...]
     programs: tuple[str, ...]
     settings: tuple[str, ...]
+    prediction: str | None
 
 
 def trace(model: Path, vendored: Mapping[str, Path], work: Path, *, timeout: float = TIMEOUT) -> Traced:
@@ -61,7 +65,8 @@ def trace(model: Path, vendored: Mapping[str, Path], work: Path, *, timeout: flo
     if outside := [*result["outside"], *(f"modifies its own file {name}" for name in changed[:1])]:
         raise _not_self_contained(outside)
     copies = {uri: Path(path) for uri, path in result["copies"].items()}
-    return Traced(copies, tuple(map(Path, result["origins"])), tuple(result["programs"]), tuple(result["settings"]))
+    origins, programs, settings = (tuple(result[name]) for name in ("origins", "programs", "settings"))
+    return Traced(copies, tuple(map(Path, origins)), programs, settings, result["prediction"])
 
 
 def distinct(copies: Mapping[str, Path], vendored: Mapping[str, Path]) -> dict[str, Path]:
@@ -104,10 +109,9 @@ def _environment() -> dict[str, str]:
     return {**MLFLOW_SETTINGS, **own, **stores}
 
 
-_LOG_IT = "log such files with the model (artifacts=… or code_paths=…), or let it open them by a URI through MLflow"
 _REMEDIES = {
-    "opens": f"{_LOG_IT} (mlflow.artifacts.download_artifacts), so that they are vendored",
-    "starts": f"{_LOG_IT} (mlflow.artifacts.download_artifacts), so that they are vendored",
+    "opens": LOG_FILES,
+    "starts": LOG_FILES,
     "connects": "download what it needs when you log the model, and log that with it (artifacts=…)",
     "calls": "let it open what it needs by a URI (runs:/…, models:/name@alias)",
     "modifies": "let it write to a folder of tempfile.mkdtemp()",
@@ -168,11 +172,12 @@ def _record(task: Task, _: Path) -> dict[str, object]:
     recorder = _Recorder(model, vendored, work)
     restrict_process(recorder.vendored)
     recorder.watch.start()
+    prediction = None
     try:
         loaded = load_pyfunc(model, recorder.vendored)
         if example is not None:
             try:
-                predict_example(loaded, example)
+                prediction = _encoded(predict_example(loaded, example))
             except Exception as error:
                 raise likewise_cause(error) or _fails_on_example(error) from error
     except Exception:
@@ -185,7 +190,15 @@ def _record(task: Task, _: Path) -> dict[str, object]:
             "outside": [*recorder.outside, *dict.fromkeys(recorder.vendored.refused)],
             "programs": list(dict.fromkeys(recorder.programs)),
             "settings": list(filter(None, map(described, dict.fromkeys(recorder.settings)))),
+            "prediction": prediction,
         }
+
+
+def _encoded(prediction: Any) -> str | None:
+    try:
+        return tagged_json.encode(plain(prediction))
+    except (LikewiseError, TypeError, ValueError):  # an output that no target can return: the proof reports it
+        return None
 
 
 def _fails_on_example(error: Exception) -> ModelInvalid:
