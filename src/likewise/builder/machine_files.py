@@ -54,7 +54,7 @@ def own_folders() -> list[Path]:
     top = [path for path in Path("/").iterdir() if path.is_dir() and not path.is_symlink() and path.name not in system]
     home = Path.home().resolve()
     inside = [home] if len(home.parts) > 2 else []  # a service's home may be `/` or `/usr`
-    return [*top, *inside, Path(tempfile.gettempdir()), Path("/var/tmp")]
+    return [*top, *inside, Path(tempfile.gettempdir()), Path("/var/tmp")]  # noqa: S108  hidden, never used
 
 
 def search_paths() -> Iterator[str]:
