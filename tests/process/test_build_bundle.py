@@ -190,7 +190,7 @@ def test_outside_files_databases_and_programs_are_rejected_by_name(store: Store,
 
 
 @pytest.mark.parametrize("must", [True, False])
-def test_model_that_only_asks_whether_a_file_exists_is_rejected(store: Store, tmp_path: Path, must: bool) -> None:
+def test_model_that_only_looks_for_a_file_is_rejected(store: Store, tmp_path: Path, must: bool) -> None:
     isolated = "import sys; from likewise.builder.isolation import isolate_process; sys.exit(isolate_process([], []))"
     if not subprocess.run([sys.executable, "-c", isolated], check=False).returncode:
         pytest.skip("this kernel does not allow namespaces for this user")

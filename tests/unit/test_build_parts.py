@@ -148,9 +148,9 @@ VISIBLE = """
 import json, sys
 from pathlib import Path
 from likewise.builder.isolation import isolate_process
-hidden, kept, asked = ([Path(p) for p in paths] for paths in json.loads(sys.argv[1]))
+hidden, kept, paths = ([Path(p) for p in each] for each in json.loads(sys.argv[1]))
 isolated = isolate_process(hidden, kept)
-print(json.dumps([isolated, [str(p) for p in asked if p.exists()]]))
+print(json.dumps([isolated, [str(p) for p in paths if p.exists()]]))
 """
 
 
@@ -162,8 +162,8 @@ def test_the_innermost_path_decides_whether_a_file_is_visible(tmp_path: Path) ->
     (tmp_path / "link").symlink_to(tmp_path / "a" / "project")
     hidden = [tmp_path / "a/project/store", tmp_path / "a", tmp_path / "b", tmp_path / "b/both", tmp_path / "absent"]
     kept = [tmp_path / name for name in ("a/project/store/bundle", "a/project", "b/both", "b/a.zip", "nowhere")]
-    asked = [*(tmp_path / name for name in names), tmp_path / "link" / "code"]
-    task = json.dumps([[str(path) for path in paths] for paths in (hidden, kept, asked)])
+    everything = [*(tmp_path / name for name in names), tmp_path / "link" / "code"]
+    task = json.dumps([[str(path) for path in paths] for paths in (hidden, kept, everything)])
     done = subprocess.run([sys.executable, "-c", VISIBLE, task], capture_output=True, text=True, check=True, cwd="/")
     isolated, seen = json.loads(done.stdout)
     if not isolated:

@@ -110,7 +110,7 @@ def test_example_is_passed_as_plain_mlflow_does(logged: tuple[str, bool, Path]) 
         data = data.astype("float32")
     example = read_example(folder)
     assert example is not None
-    predict_example(load_pyfunc(folder, VendoredFiles({})), example)
+    predict_example(load_pyfunc(folder, VendoredFiles({}), str(folder)), example)
     seal(folder.parent, row_wise=False)
     with api.open_bundle(folder.parent, trust=True) as bundle:
         result = _whole(bundle.engine(), example)

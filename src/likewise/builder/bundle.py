@@ -353,7 +353,8 @@ class _Draft:
     def _trace(self) -> None:
         self.report("tracing what the model opens while it loads")
         vendored = {r.uri: self.folder / r.path for r in self.references}
-        traced = trace(self.folder / "model", vendored, self.stage / "trace")
+        source = without_secrets(self.uri)
+        traced = trace(self.folder / "model", vendored, self.stage / "trace", source=source)
         self.origins += traced.origins
         self.prediction = traced.prediction
         for program in traced.programs:

@@ -51,15 +51,16 @@ class Traced:
     prediction: str | None
 
 
-def trace(model: Path, vendored: Mapping[str, Path], work: Path, *, timeout: float = TIMEOUT) -> Traced:
+def trace(model: Path, vendored: Mapping[str, Path], work: Path, *, source: str, timeout: float = TIMEOUT) -> Traced:
     """Load the model in the folder `model` in a child process and predict its example.
 
     Runs the model's code, so the caller must check trust first.
-    vendored: URIs that are already vendored.  work: a new folder for the copies.
+    vendored: URIs that are already vendored.  work: a new folder for the copies.  source: names the model in errors.
     Raises NotSelfContained (it opens something that a bundle cannot contain), ModelInvalid (it does not load in time).
     """
     before = inventory(model)
-    task = {"model": str(model), "vendored": {uri: str(path) for uri, path in vendored.items()}, "work": str(work)}
+    task: dict[str, object] = {"model": str(model), "source": source, "work": str(work)}
+    task |= {"vendored": {uri: str(path) for uri, path in vendored.items()}}
     result = run_child("likewise.builder.trace", task, work, environment=_environment(), timeout=timeout)
     changed = sorted(name for name, _ in before.items() ^ inventory(model).items())
     if outside := [*result["outside"], *(f"modifies its own file {name}" for name in changed[:1])]:
@@ -174,7 +175,7 @@ def _record(task: Task, _: Path) -> dict[str, object]:
     recorder.watch.start()
     prediction = None
     try:
-        loaded = load_pyfunc(model, recorder.vendored)
+        loaded = load_pyfunc(model, recorder.vendored, task["source"])
         if example is not None:
             try:
                 prediction = _encoded(predict_example(loaded, example))

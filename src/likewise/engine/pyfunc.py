@@ -260,7 +260,7 @@ class PyfuncKind(EngineKind):
         install(vendored)
         try:
             with code:
-                model = load_pyfunc(bundle.model_path, vendored, model_config)
+                model = load_pyfunc(bundle.model_path, vendored, bundle.manifest.source.uri, model_config)
         except BaseException:
             uninstall(vendored)
             raise
@@ -282,9 +282,15 @@ class PyfuncKind(EngineKind):
 
 
 def load_pyfunc(
-    path: os.PathLike[str], vendored: VendoredFiles, model_config: Mapping[str, object] | None = None
+    path: os.PathLike[str],
+    vendored: VendoredFiles,
+    source: str,
+    model_config: Mapping[str, object] | None = None,
 ) -> Any:
-    """`mlflow.pyfunc.load_model` on the folder `path`, with its references resolved by `vendored`."""
+    """`mlflow.pyfunc.load_model` on the folder `path`, with its references resolved by `vendored`.
+
+    source: the URI that names the model in errors, since `path` may be a temporary copy.
+    """
     mlflow = need("mlflow.pyfunc", extra="mlflow")
     with restricted_to(vendored), no_bytecode:
         try:
@@ -295,7 +301,7 @@ def load_pyfunc(
                 raise known from error
             message = f"{type(error).__name__}: {redacted(str(error))[:1000]}"
             raise ModelInvalid(
-                f"the model at {path} does not load: {message} ({_place(error)})",
+                f"the model {source} does not load: {message} ({_place(error)})",
                 remedy=_load_remedy(error),
             ) from error
 

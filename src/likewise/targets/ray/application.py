@@ -18,7 +18,10 @@ from likewise.targets.ray.ray_options import RayOptions
 POLL_S = 0.1
 DELETE_TIMEOUT_S = 60.0
 FAILED_STATES = ("DEPLOY_FAILED", "UNHEALTHY")
-REMEDY = "fix the reported error; the replica's log is in Ray's session folder, logs/serve"
+REMEDY = (
+    "fix the reported error; the replica's log is in logs/serve of Ray's session folder, which is "
+    "/tmp/ray/session_latest on its node unless Ray was started with --temp-dir"
+)
 
 
 def deploy(app: str, params: Mapping[str, Any], options: RayOptions, prefix: str | None) -> None:

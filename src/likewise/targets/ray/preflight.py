@@ -25,7 +25,7 @@ def needed(options: RayOptions) -> str:
 
 
 def capacity_findings(model: ModelSpec, options: RayOptions, cluster: Mapping[str, Any]) -> list[Finding]:
-    """The resources that the cluster lacks for the deployment, and notes on the addresses of Serve's proxies.
+    """The resources that the cluster lacks for the deployment, and for a creation notes on Serve's proxies.
 
     cluster: the result of the agent's action `look` (`inspection.cluster_info`).
     """
@@ -57,7 +57,7 @@ def capacity_findings(model: ModelSpec, options: RayOptions, cluster: Mapping[st
         cause = "Ray Serve is not running yet: it will be started with its defaults, on 127.0.0.1:8000 of its nodes"
         remedy = "for another address, first run: serve start --http-host 0.0.0.0 --http-port 8000"
         findings.append(Finding(cause, remedy, fatal=False))
-    return findings or _ingress_findings(cluster)
+    return findings or ([] if running else _ingress_findings(cluster))  # an update leaves the proxies as they are
 
 
 def more_needed(name: str, model: ModelSpec, options: RayOptions, running: Mapping[str, Any] | None) -> float:
