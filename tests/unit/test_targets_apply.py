@@ -185,6 +185,7 @@ def test_update_records_the_previous_version_and_a_failed_one_leaves_the_receipt
     assert [each.outcome for each in history] == ["deployed", "deployed", "rolled back", "rolled back"]
     assert [each.cause for each in history] == ["", "", "no", "it was interrupted"]
     assert [each.changes for each in history] == [{}, {"model": "models:/m/2"}, *[{"model": "models:/m/1"}] * 2]
+    assert [each.returns_to for each in history] == [None, None, 1, 1]
 
 
 def test_history_has_the_cause_of_a_failure_that_could_not_be_undone_at_first(

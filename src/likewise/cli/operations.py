@@ -142,8 +142,9 @@ def _age(seconds: float | None) -> str:
 
 
 def _change(revision: Revision) -> str:
-    """What the revision changed."""
-    return ", ".join(f"{name} {_shown(each)}" for name, each in _changes(revision))
+    """What the revision changed, and which earlier one it repeats."""
+    repeated = "" if revision.returns_to is None else f" (as revision {revision.returns_to})"
+    return ", ".join(f"{name} {_shown(each)}" for name, each in _changes(revision)) + repeated
 
 
 def _shown(value: object) -> str:

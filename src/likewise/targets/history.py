@@ -24,6 +24,7 @@ class Revision:
 
     at: ISO 8601, UTC.  outcome: DEPLOYED or ROLLED_BACK.  cause: of a failure.  before: the model and options of the
     revision that it replaced, None for the first.  user: who made the change, empty if that is not recorded.
+    returns_to: the number of the latest earlier revision that was deployed with the same model and options, if any.
     """
 
     number: int
@@ -34,6 +35,7 @@ class Revision:
     cause: str = ""
     before: Mapping[str, JsonValue] | None = None
     user: str = ""
+    returns_to: int | None = None
 
     @property
     def changes(self) -> dict[str, JsonValue]:
@@ -46,9 +48,14 @@ class Revision:
         changed = {} if same else {"model": self.model.source or self.model.digest}
         return {**changed, **{name: self.options.get(name) for name in names}}
 
+    def deploys(self, model: ModelSpec, options: Mapping[str, JsonValue]) -> bool:
+        """Whether it was deployed, with this model and these options."""
+        same = self.outcome == DEPLOYED and self.model.portable() == model.portable()
+        return same and dict(self.options) == dict(options)
+
     def as_dict(self) -> dict[str, JsonValue]:
         """The revision as JSON."""
-        names = ("number", "at", "user", "outcome", "cause", "changes")
+        names = ("number", "at", "user", "outcome", "cause", "changes", "returns_to")
         document = {name: getattr(self, name) for name in names}
         return {**document, "model": self.model.as_dict(), "options": dict(self.options)}
 
@@ -64,6 +71,8 @@ def history_of(receipts: Receipts, receipt: Receipt) -> list[Revision]:
         about = {name: document[name] for name in ("at", "outcome", "cause")}
         model = ModelSpec.from_dict(document["model"])
         about |= {"before": current, "user": document.get("user", "")}  # earlier versions recorded no user
+        same = (each for each in reversed(revisions) if each.deploys(model, document["options"]))
+        about["returns_to"] = next((each.number for each in same), None)
         revisions.append(Revision(number, model=model, options=document["options"], **about))
         if document["outcome"] == DEPLOYED:
             current = {"model": document["model"], "options": document["options"]}
