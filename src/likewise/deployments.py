@@ -16,7 +16,7 @@ from likewise.core.spec import ModelSpec
 from likewise.engine.load import allowed_engines
 from likewise.receipts import Receipts
 from likewise.targets import lookup
-from likewise.targets.apply import OnStep, apply, roll_back, unfinished_plan
+from likewise.targets.apply import OnStep, apply, require_idle, roll_back, unfinished_plan
 from likewise.targets.base import (
     BATCH,
     Finding,
@@ -71,7 +71,7 @@ def deploy(
     options: the target's options, as values or strings.  report: called with progress messages.  Raises
     AlreadyDeployed, DeployFailed, TargetUnavailable, Busy, WrongUsage, and what `find` raises.
     """
-    check_new(to, name, options or {})
+    check("create", name, to, options)
     spec = model_of(model, engine, precision, trust, allow_versions)
     planned = plan("create", name, to=to, model=spec, options=options, roll_back_interrupted=True)
     return _changed(planned, report)
@@ -96,6 +96,7 @@ def update(
     previous: restore the previous version; revision: that of this number in `history`.  Raises NotDeployed, and what
     `deploy` does.
     """
+    check("update", name, to, options)
     spec = None if model is None else model_of(model, engine, precision, trust, allow_versions)
     planned = plan(
         "update",
@@ -229,10 +230,18 @@ def job_target(to: str) -> TransformJob:
     return target
 
 
-def check_new(to: str, name: str, options: Mapping[str, object]) -> None:
-    """Raise what `plan` raises for the name and the options of a new deployment, before its model is fetched."""
-    uri, _ = _current_state(Receipts(), "create", name, to)
-    coerce(open_target(uri).Options, options)
+def check(
+    verb: Verb, name: str, to: str | None, options: Mapping[str, object] | None = None, *, planning: bool = False
+) -> None:
+    """Raise what `plan` and `execute` raise for the name and the options, before a model is fetched.
+
+    planning: whether nothing will be executed, so that another change of the deployment does not matter.
+    """
+    receipts = Receipts()
+    uri, current = _current_state(receipts, verb, name, to)
+    coerce(open_target(uri).Options, {**(current.options if current is not None else {}), **(options or {})})
+    if not planning:
+        require_idle(receipts, uri, name)
 
 
 def plan(

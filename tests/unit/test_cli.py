@@ -46,6 +46,7 @@ def likewise(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["bundle", "", "-o", "out"], "WRONG_USAGE", 2),
         (["status", ""], "WRONG_USAGE", 2),
         (["update", "one", "--to", "1"], "WRONG_USAGE", 2),
+        (["update", "one", "no/model"], "NOT_DEPLOYED", 1),  # before the model is fetched
         (["deploy", "nothing", "--to", "local", "--name", "one", "-C", "prot=1"], "WRONG_USAGE", 2),
         (["bundle", "m"], "WRONG_USAGE", 2),
         (["frobnicate"], "WRONG_USAGE", 2),

@@ -101,7 +101,7 @@ def deploy(
     writer = _file_writer(to, output, {"--bundle-at": bundle_at, "--image": image}, plan)
     target_options = parse_config(config or [])
     if writer is None and not rehearse:
-        deployments.check_new(to, name, target_options)
+        deployments.check("create", name, to, target_options, planning=plan)
     spec = choice.find(model, screen.note).spec()
     if writer is not None and output is not None:
         text = writer(name, spec, coerce(open_target(to).Options, target_options), bundle_at, image)
@@ -139,13 +139,15 @@ def update(
             "--engine, --precision, --exact, --allow-versions and --env need a MODEL",
             remedy=f"run: likewise update {name} MODEL …",
         )
+    target_options = parse_config(config or [])
+    deployments.check("update", name, to, target_options, planning=plan)
     spec = None if model is None else choice.find(model, screen.note).spec()
     planned = deployments.plan(
         "update",
         name,
         to=to,
         model=spec,
-        options=parse_config(config or []),
+        options=target_options,
         previous=to_previous,
         revision=revision,
         roll_back_interrupted=not plan,

@@ -130,10 +130,16 @@ def _receipt(plan: Plan, outputs: Mapping[str, Outputs], receipts: Receipts) -> 
 def busy(receipts: Receipts, target: str, deployment: str) -> bool:
     """Whether another process is changing the deployment."""
     try:
-        with _claimed(receipts, target, deployment):
-            return False
+        require_idle(receipts, target, deployment)
+        return False
     except Busy:
         return True
+
+
+def require_idle(receipts: Receipts, target: str, deployment: str) -> None:
+    """Raise Busy if another process is changing the deployment."""
+    with _claimed(receipts, target, deployment):
+        pass
 
 
 @contextmanager
