@@ -1,29 +1,24 @@
-"""Deployments on all targets: plan, deploy, update, query and delete."""
+"""Deployments on all targets: deploy, update, query and delete."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from likewise.api import Bundle, bundle_of
-from likewise.bundles.open import is_bundle, open_exactly
-from likewise.core.errors import AlreadyDeployed, Interrupted, LikewiseError, WrongUsage
-from likewise.core.option_fields import as_json, coerce
+from likewise.core.errors import Interrupted, LikewiseError, WrongUsage
 from likewise.core.scratch import scratch_folder
 from likewise.core.spec import ModelSpec
-from likewise.engine.load import allowed_engines
 from likewise.receipts import Receipts
 from likewise.targets import lookup
-from likewise.targets.apply import OnStep, apply, require_idle, roll_back, unfinished_plan
+from likewise.targets.apply import OnStep, apply, roll_back
 from likewise.targets.base import (
     BATCH,
-    Finding,
     JobResult,
     Live,
     Logs,
-    Plan,
     PredictsAsync,
     Receipt,
     Rehearses,
@@ -32,26 +27,14 @@ from likewise.targets.base import (
     Response,
     Stage,
     Status,
-    Target,
     TransformJob,
-    Verb,
-    unless_fatal,
 )
-from likewise.targets.changes import changed_inputs
-from likewise.targets.history import Revision, former, history_of
-from likewise.targets.listing import Listed, listed_record, to_finish, with_states
+from likewise.targets.history import Revision, history_of
+from likewise.targets.listing import Listed, to_finish, with_states
+from likewise.targets.planning import Planned, check, check_model, plan
 from likewise.targets.registry import open_target
 
 JSON = "application/json"
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A plan, the target that executes it, and the warnings of the target's check."""
-
-    plan: Plan
-    target: Target
-    findings: Sequence[Finding]
 
 
 def deploy(
@@ -217,7 +200,7 @@ def job(
     model: as returned by `model_of`.  Raises WrongUsage if the target does not run jobs, and what the target raises.
     """
     target = job_target(to)
-    _check_model(model)
+    check_model(model)
     _report_to(progress, target)
     return target.run(model, source, output, options or {}, name=name, restart=restart, on_step=on_step)
 
@@ -228,62 +211,6 @@ def job_target(to: str) -> TransformJob:
     if not isinstance(target, TransformJob):
         raise WrongUsage(f"{to} does not run jobs", remedy="use --to sagemaker, or run `likewise score`")
     return target
-
-
-def check(
-    verb: Verb, name: str, to: str | None, options: Mapping[str, object] | None = None, *, planning: bool = False
-) -> None:
-    """Raise what `plan` and `execute` raise for the name and the options, before a model is fetched.
-
-    planning: whether nothing will be executed, so that another change of the deployment does not matter.
-    """
-    receipts = Receipts()
-    uri, current = _current_state(receipts, verb, name, to)
-    coerce(open_target(uri).Options, {**(current.options if current is not None else {}), **(options or {})})
-    if not planning:
-        require_idle(receipts, uri, name)
-
-
-def plan(
-    verb: Verb,
-    name: str,
-    *,
-    to: str | None = None,
-    model: ModelSpec | None = None,
-    options: Mapping[str, object] | None = None,
-    previous: bool = False,
-    revision: int | None = None,
-    roll_back_interrupted: bool = False,
-    receipts: Receipts | None = None,
-) -> Planned:
-    """The plan for `verb`; changes nothing.
-
-    to: the target's URI; optional if only one deployment has this name. previous, revision: return to that version, see
-    `update`. roll_back_interrupted: first undo an interrupted run of another plan for this deployment. receipts: the
-    user's by default.  Raises what the function for the verb raises; DeployFailed with the first fatal finding of the
-    target's check.
-    """
-    receipts = receipts or Receipts()
-    if verb == "delete" and (rest := _rest_of(receipts, name, to)) is not None:
-        return _removal(receipts, rest, roll_back_interrupted)
-    uri, current = _current_state(receipts, verb, name, to)
-    target = open_target(uri)
-    back = former(receipts, current, previous, revision)
-    spec, requested = _desired(verb, current, model, options or {}, back)
-    typed = coerce(target.Options, requested)
-    interrupted = unfinished_plan(receipts.unfinished(target.uri, name))
-    requested_now = verb, spec, as_json(typed)
-    if interrupted is not None and (interrupted.verb, interrupted.model, interrupted.options) == requested_now:
-        return Planned(interrupted, target, ())  # resume it
-    if spec is not None:
-        _check_model(spec)
-    findings = unless_fatal(target.check(spec, typed, current)) if spec is not None else ()
-    if spec is not None and current is not None:
-        findings = [*findings, *changed_inputs(current.model, spec)]
-    if interrupted is not None and roll_back_interrupted:
-        roll_back(target, name, receipts)
-    steps = tuple(target.plan(verb, name, spec, typed, current))
-    return Planned(Plan(target.uri, name, verb, spec, as_json(typed), steps), target, findings)
 
 
 def execute(
@@ -332,7 +259,7 @@ def rehearsed(
 
     Raises WrongUsage if the target does not support rehearsals, and what `deploy` does.
     """
-    _check_model(model)  # before the emulator is started
+    check_model(model)  # before the emulator is started
     with rehearsal_stage(to) as stage:
         all_options = {**(options or {}), **stage.options}
         with temporary(model, stage.uri, name, all_options, on_step=on_step, progress=progress) as receipt:
@@ -373,76 +300,6 @@ def model_of(
 ) -> ModelSpec:
     """The spec of the model to deploy, resolved as `find` does."""
     return bundle_of(model, trust, allow_versions).spec(engine, precision)
-
-
-def _current_state(receipts: Receipts, verb: Verb, name: str, to: str | None) -> tuple[str, Receipt | None]:
-    """The target's URI, and the receipt of the current deployment, None for a creation."""
-    if verb != "create":
-        current = lookup.current(receipts, name, to)
-        return current.target, current
-    if to is None:
-        raise WrongUsage("no target is given", remedy="add --to TARGET")
-    uri = open_target(to).uri
-    if receipts.get(uri, name) is not None:  # the target's plan checks for deployments of other users
-        run = receipts.unfinished(uri, name)
-        deleting = run is not None and run.plan.get("verb") == "delete"
-        raise AlreadyDeployed(
-            f"{name!r} is {'not yet deleted from' if deleting else 'already deployed on'} {uri}",
-            remedy=f"first run: likewise delete {name} --to {uri}"
-            if deleting
-            else f"likewise update {name} MODEL, or choose another name",
-        )
-    return uri, None
-
-
-def _rest_of(receipts: Receipts, name: str, to: str | None) -> Listed | None:
-    """The deployment to delete, if it has no receipt: its creation is unfinished, or its record is damaged."""
-    record = lookup.recorded(receipts, name, None if to is None else open_target(to).uri)
-    if record is None or (rest := listed_record(record, receipts)).receipt is not None:
-        return None
-    return None if rest.unfinished is None and lookup.existing(record.target, name) is not None else rest
-
-
-def _removal(receipts: Receipts, rest: Listed, now: bool) -> Planned:
-    """The plan for the deletion of what an unfinished creation has left.  now: whether to undo its steps now."""
-    target, undone = open_target(rest.target), rest.unfinished
-    if now:
-        roll_back(target, rest.name, receipts)
-    steps = [step.about for step in reversed(undone.steps)] if undone is not None else []
-    findings = [Finding("undoes the steps of the unfinished creation", "; ".join(steps), fatal=False)] if steps else []
-    plan = Plan(target.uri, rest.name, "delete", None, undone.options if undone is not None else {}, ())
-    return Planned(plan, target, () if now else findings)
-
-
-def _desired(
-    verb: Verb,
-    current: Receipt | None,
-    model: ModelSpec | None,
-    options: Mapping[str, object],
-    back: tuple[ModelSpec, Mapping[str, object]] | None,
-) -> tuple[ModelSpec | None, dict[str, object]]:
-    """The desired model and options; an update keeps the current value of everything that is not given.
-
-    back: the former version to return to.
-    """
-    if current is None:
-        return model, dict(options)
-    if verb == "delete":
-        return None, dict(current.options)
-    if back is None:
-        return model or current.model, {**current.options, **options}
-    if model is not None:
-        raise WrongUsage("a model and a former version cannot be given together", remedy="give only one of them")
-    return back[0], {**back[1], **options}
-
-
-def _check_model(model: ModelSpec) -> None:
-    """Verify the bundle and that an engine of it may run; does nothing if its folder no longer exists.
-
-    Raises CodeNotTrusted, EngineUnavailable, and what `open_exactly` raises.
-    """
-    if is_bundle(model.folder):
-        allowed_engines(open_exactly(model).manifest, model)
 
 
 def _report_to(progress: Callable[[str], None] | None, target: object) -> None:

@@ -22,10 +22,10 @@ from likewise.core.errors import DeployFailed, InputNotFound, OutputRefused, Wro
 from likewise.core.option_fields import coerce, described, parse_config
 from likewise.core.spec import ModelSpec
 from likewise.core.stdout import stdout
-from likewise.deployments import Planned
-from likewise.targets import base
+from likewise.targets import base, planning
 from likewise.targets.base import Receipt
 from likewise.targets.facts import facts_of
+from likewise.targets.planning import Planned
 from likewise.targets.registry import names, open_target
 from likewise.targets.responses import error_of
 from likewise.wire.content import PARQUET
@@ -101,16 +101,14 @@ def deploy(
     writer = _file_writer(to, output, {"--bundle-at": bundle_at, "--image": image}, plan)
     target_options = parse_config(config or [])
     if writer is None and not rehearse:
-        deployments.check("create", name, to, target_options, planning=plan)
+        planning.check("create", name, to, target_options, planning=plan)
     spec = choice.find(model, screen.note).spec()
     if writer is not None and output is not None:
         text = writer(name, spec, coerce(open_target(to).Options, target_options), bundle_at, image)
         return _write_file(output, text, name, spec, screen)
     if rehearse:
         return _rehearse(spec, to, name, target_options, keep, screen)
-    planned = deployments.plan(
-        "create", name, to=to, model=spec, options=target_options, roll_back_interrupted=not plan
-    )
+    planned = planning.plan("create", name, to=to, model=spec, options=target_options, roll_back_interrupted=not plan)
     return _show_plan(planned, screen) if plan else _apply(planned, screen)
 
 
@@ -140,9 +138,9 @@ def update(
             remedy=f"run: likewise update {name} MODEL …",
         )
     target_options = parse_config(config or [])
-    deployments.check("update", name, to, target_options, planning=plan)
+    planning.check("update", name, to, target_options, planning=plan)
     spec = None if model is None else choice.find(model, screen.note).spec()
-    planned = deployments.plan(
+    planned = planning.plan(
         "update",
         name,
         to=to,
@@ -157,7 +155,7 @@ def update(
 
 def delete(name: Name, to: To = None, plan: PlanFlag = False, *, screen: Screen) -> None:
     """Delete a deployment and all its resources."""
-    planned = deployments.plan("delete", name, to=to, roll_back_interrupted=not plan)
+    planned = planning.plan("delete", name, to=to, roll_back_interrupted=not plan)
     return _show_plan(planned, screen) if plan else _apply(planned, screen)
 
 

@@ -18,6 +18,7 @@ from typing import IO, Any, Self
 
 from likewise import deployments
 from likewise.receipts import Receipts
+from likewise.targets import planning
 from likewise.targets.apply import apply
 from likewise.targets.base import PlanStep, Verb
 from likewise.targets.registry import open_target
@@ -55,7 +56,7 @@ class Deployer:
     def kill_before_each_step(self, verb: Verb, name: str, model: Path | None) -> None:
         """Execute a plan several times, killed before each of its steps in turn and before its receipt is written."""
         spec = None if model is None else deployments.model_of(model, trust=True)
-        plan = deployments.plan(verb, name, to=self._uri, model=spec, options=self._options).plan
+        plan = planning.plan(verb, name, to=self._uri, model=spec, options=self._options).plan
         for before in [*(step.id for step in plan.steps), RECEIPT]:
             self.kill_before(before, verb, name, model)
 
@@ -109,7 +110,7 @@ def _execute(task: Mapping[str, Any]) -> None:
 
     model = deployments.model_of(task["model"], trust=True) if task["model"] else None
     params = {"to": task["to"], "model": model, "options": task["options"]}
-    planned = deployments.plan(task["verb"], task["name"], **params, roll_back_interrupted=True)
+    planned = planning.plan(task["verb"], task["name"], **params, roll_back_interrupted=True)
     receipts = Receipts()
     if task["before"] == RECEIPT:
         receipts.finish = _die  # type: ignore[method-assign]

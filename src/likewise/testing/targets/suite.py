@@ -22,6 +22,7 @@ from likewise.core.errors import (
     WrongUsage,
 )
 from likewise.parity import VerifyOptions
+from likewise.targets import planning
 from likewise.targets.base import Live, Logs, Plan, Receipt, ReportsTraffic
 from likewise.targets.registry import open_target
 from likewise.testing.deployer import RECEIPT, Deployer
@@ -305,7 +306,7 @@ class TargetSuite:
     def test_plan_is_json_data_and_changes_nothing(self, target: TargetUnderTest, one: Path) -> None:
         before = target.left()
         model = deployments.model_of(one, trust=True)
-        planned = [deployments.plan("create", "plan", to=target.uri, model=model, options=target.options) for _ in "ab"]
+        planned = [planning.plan("create", "plan", to=target.uri, model=model, options=target.options) for _ in "ab"]
         plan = planned[0].plan
         assert plan.key == planned[1].plan.key == Plan.from_dict(json.loads(json.dumps(plan.as_dict()))).key
         assert len({step.id for step in plan.steps}) == len(plan.steps) > 0
