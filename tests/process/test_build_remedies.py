@@ -36,7 +36,7 @@ class Pipeline(mlflow.pyfunc.PythonModel):
 
     def predict(self, context, model_input, params=None):
         warnings.warn("this one too")
-        return pd.DataFrame({{"answer": [self.floatx for _ in model_input["x"]]}})
+        return pd.DataFrame({{"answer": [self.floatx[:5] for _ in model_input["x"]]}})
 
 signature = ModelSignature(Schema([ColSpec("double", "x")]), Schema([ColSpec("string", "answer")]))
 with mlflow.start_run(run_id={run!r}):
@@ -60,6 +60,7 @@ def _log_by_script(store: Store, name: str, home: Path, *, reads: bool) -> str:
 def test_class_of_a_script_that_warns_and_reads_settings_is_bundled_next_to_the_script(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The settings do not change its answer, `float`."""
     (tmp_path / ".keras").mkdir()
     (tmp_path / ".keras" / "keras.json").write_text('{"floatx": "float16"}')
     uri = _log_by_script(store, "warns", tmp_path, reads=False)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,8 +54,7 @@ class Machine:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.pools = folder / "pools"
-        self.pools.mkdir()
+        self.pools = Path(tempfile.mkdtemp(dir="/dev/shm"))  # also visible to a process that verifies in isolation
         ours = {*COUNTS, *WAITING, OURS}
         self.env = {name: value for name, value in os.environ.items() if name not in ours}
         self.env |= {f"LIKEWISE_{name}_HOME": str(folder / name) for name in ("DATA", "CACHE", "CONFIG")}
@@ -78,8 +79,10 @@ class Machine:
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path)
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    machine = Machine(tmp_path)
+    yield machine
+    shutil.rmtree(machine.pools)
 
 
 WORKERS = min(4, usable_cores())  # of a server by default
