@@ -176,7 +176,9 @@ def bundles(models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFact
     def bundle(name: str) -> api.Bundle:
         trust = name.startswith("pyfunc")
         options = UNMEASURED
-        if trust:
+        if name == "reviews":  # of generated texts, a fifth may be too close to call for bf16
+            options = CompileOptions(measure=False, calibration=folder / "films.csv")
+        elif trust:
             accelerate = name != "pyfunc over pytorch"
             options = CompileOptions(measure=False, accelerate=accelerate, calibration=folder / "films.csv")
         return api.bundle(models(name), folder / name.replace(" ", "-"), trust=trust, compiling=options)
