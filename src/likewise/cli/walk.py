@@ -150,6 +150,7 @@ class Walk:
                         child.wait(STOP_TIMEOUT_S)
                 finally:
                     child.kill()
+                    child.wait()  # `with` does not wait for it after Ctrl-C
 
     def _await_document(self, process: subprocess.Popen[str], log: str) -> Mapping[str, object]:
         assert process.stdout is not None  # noqa: S101  it was opened as a pipe
