@@ -79,8 +79,10 @@ def update(
     previous: restore the previous version; revision: that of this number in `history`.  Raises NotDeployed, and what
     `deploy` does.
     """
-    check("update", name, to, options)
-    spec = None if model is None else model_of(model, engine, precision, trust, allow_versions)
+    spec = None
+    if model is not None:
+        check("update", name, to, options)
+        spec = model_of(model, engine, precision, trust, allow_versions)
     planned = plan(
         "update",
         name,

@@ -67,7 +67,8 @@ texts = st.text(alphabet="ab !é😀", min_size=1, max_size=40)
 @pytest.mark.parametrize("name", all_models())
 def test_sixteen_callers_get_the_answer_for_their_own_row(name: str, bundles: Bundles) -> None:
     bundle = bundles(name)
-    assert bundle.manifest.engines[-1].name == "flavor"  # without code; texts may have compiled engines, too
+    compiled = {"text-openvino"} if name in flavors.TEXTS else set()
+    assert {entry.name for entry in bundle.manifest.engines} == {"flavor"} | compiled
     assert bundle.manifest.row_wise
     reference = mlflow.pyfunc.load_model(str(bundle.model_path))
 

@@ -34,8 +34,6 @@ _LOCATIONS = ("TZDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "C
 _SEARCHED = ("PATH", "LD_LIBRARY_PATH", "JAVA_HOME", "CUDA_HOME", "SPARK_HOME")
 SOFTWARE = frozenset({"boot", "lib32", "libx32", "lost+found", "opt", "run", "snap", "var"})  # and those in SYSTEM
 KERAS = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}  # without `backend`, see `pyfunc`
-
-
 LOG_FILES = (
     "log such files with the model (artifacts=… or code_paths=…), or let it open them by a URI through MLflow "
     "(mlflow.artifacts.download_artifacts), so that they are vendored"
@@ -52,7 +50,7 @@ def own_folders() -> list[Path]:
     """The folders that another machine does not have: homes, temporary files, and all outside the system's folders."""
     system = {PurePath(path).parts[1] for path in SYSTEM} | SOFTWARE
     top = [path for path in Path("/").iterdir() if path.is_dir() and not path.is_symlink() and path.name not in system]
-    home = Path.home().resolve()
+    home = Path(os.path.expanduser("~")).resolve()  # does not raise where nobody has set one
     inside = [home] if len(home.parts) > 2 else []  # a service's home may be `/` or `/usr`
     return [*top, *inside, Path(tempfile.gettempdir()), Path("/var/tmp")]  # noqa: S108  hidden, never used
 

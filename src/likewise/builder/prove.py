@@ -38,7 +38,7 @@ from likewise.engine.pyfunc import PyfuncEngine
 TIMEOUT = 1200.0  # seconds
 TRIED = 0.5  # typical fraction of the duration after which all engines have been tried, and timing starts
 _ELSEWHERE = "it does not raise where it can see all files of this machine, so it may need some of them"
-_LOG_FILES = f"{LOG_FILES}; log it again"
+_LOG_AGAIN = f"{LOG_FILES}; log it again"
 _REMEDY = "fix the model, or declare row_wise: false (likewise bundle --no-row-wise)"
 
 
@@ -196,14 +196,10 @@ class _Trial:
         except LikewiseError as error:
             raise _not_isolated(f"the engine {entry.name} does not load from the bundle in isolation", error) from error
         try:
-            if self.example is None:
-                return []
-            if self.expected is not None and isinstance(engine, PyfuncEngine):
-                _compare_with_traced(engine, self.example, self.expected)
-            return self._predict(engine, self.example)
+            return [] if self.example is None else self._predict(engine, self.example)
         except NotSelfContained as error:
             if self.expected is not None and isinstance(error.__cause__, ModelRaised):
-                raise NotSelfContained(f"{error.cause}; {_ELSEWHERE}", remedy=_LOG_FILES) from error.__cause__
+                raise NotSelfContained(f"{error.cause}; {_ELSEWHERE}", remedy=_LOG_AGAIN) from error.__cause__
             raise
         finally:
             engine.close()
@@ -211,8 +207,10 @@ class _Trial:
     def _predict(self, engine: Engine, example: Example) -> list[Result]:
         """The example's prediction: one result per row, if the model returns one."""
         if not self.by_row or not _has_rows(example):
-            return _by_row(_whole(engine, example), len(example.table))
+            return _by_row(self._whole_checked(engine, example), len(example.table))
         if self.declared:
+            if self.expected is not None:
+                self._whole_checked(engine, example)
             try:
                 results = _predicted(engine, list(example.table.split(example.params)))
             except LikewiseError as error:
@@ -221,10 +219,24 @@ class _Trial:
             refute_row_wise(partial(predict_items, engine), example)
             return results
         try:
-            return _rows_of(engine, example)
+            return _rows_of(engine, example, self._whole_checked(engine, example))
         except RowWiseRefuted as error:
             self.refuted = self.refuted or error.cause
             return []
+
+    def _whole_checked(self, engine: Engine, example: Example) -> Result:
+        """The prediction of the whole example; NotSelfContained if a model that is not random has predicted another."""
+        result = _whole(engine, example)
+        if self.expected is None or not isinstance(engine, PyfuncEngine) or results_match(result, self.expected):
+            return result
+        if results_match(result, _whole(engine, example)):
+            raise NotSelfContained(
+                f"for its input example the model predicts {describe_result(result)} in isolation, and "
+                f"{describe_result(self.expected)} where it can see all of this machine: it depends on a file, a "
+                "setting or a service that the bundle does not contain, or each process predicts something else",
+                remedy=_LOG_AGAIN,
+            )
+        return result
 
 
 def _has_rows(example: Example | None) -> bool:
@@ -260,19 +272,6 @@ def _as_logged(engine: PyfuncEngine, example: Example) -> Result | None:
         return None
 
 
-def _compare_with_traced(engine: PyfuncEngine, example: Example, expected: Ok) -> None:
-    """Raise NotSelfContained if a model that is not random predicts something else in isolation."""
-    result = _whole(engine, example)
-    if results_match(result, expected) or not results_match(result, _whole(engine, example)):
-        return
-    raise NotSelfContained(
-        f"for its input example the model predicts {describe_result(result)} in isolation, and "
-        f"{describe_result(expected)} where it can see all of this machine: it depends on a file, a setting or a "
-        "service that the bundle does not contain, or each process predicts something else",
-        remedy=_LOG_FILES,
-    )
-
-
 def _by_row(result: Result, rows: int) -> list[Result]:
     """A prediction for all rows as one for each, if it can be assigned to rows."""
     try:
@@ -281,9 +280,8 @@ def _by_row(result: Result, rows: int) -> list[Result]:
         return [result]
 
 
-def _rows_of(engine: Engine, example: Example) -> list[Result]:
+def _rows_of(engine: Engine, example: Example, whole: Result) -> list[Result]:
     """Predictions of the example's rows; RowWiseRefuted unless they are those of the whole example, in any company."""
-    whole = _whole(engine, example)
     results = predict_items(engine, list(example.table.split(example.params)))
     expected = _by_row(whole, len(results))
     if len(expected) != len(results) or not all(map(results_match, results, expected)):

@@ -101,7 +101,7 @@ def deploy(
     writer = _file_writer(to, output, {"--bundle-at": bundle_at, "--image": image}, plan)
     target_options = parse_config(config or [])
     if writer is None and not rehearse:
-        planning.check("create", name, to, target_options, planning=plan)
+        planning.check("create", name, to, target_options, executed=not plan)
     spec = choice.find(model, screen.note).spec()
     if writer is not None and output is not None:
         text = writer(name, spec, coerce(open_target(to).Options, target_options), bundle_at, image)
@@ -138,8 +138,10 @@ def update(
             remedy=f"run: likewise update {name} MODEL …",
         )
     target_options = parse_config(config or [])
-    planning.check("update", name, to, target_options, planning=plan)
-    spec = None if model is None else choice.find(model, screen.note).spec()
+    spec = None
+    if model is not None:
+        planning.check("update", name, to, target_options, executed=not plan)
+        spec = choice.find(model, screen.note).spec()
     planned = planning.plan(
         "update",
         name,

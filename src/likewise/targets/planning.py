@@ -30,16 +30,16 @@ class Planned:
 
 
 def check(
-    verb: Verb, name: str, to: str | None, options: Mapping[str, object] | None = None, *, planning: bool = False
+    verb: Verb, name: str, to: str | None, options: Mapping[str, object] | None = None, *, executed: bool = True
 ) -> None:
     """Raise what `plan` and `execute` raise for the name and the options, before a model is fetched.
 
-    planning: whether nothing will be executed, so that another change of the deployment does not matter.
+    executed: whether the plan will be, so that another change of the deployment at the same time is Busy.
     """
     receipts = Receipts()
     uri, current = _current_state(receipts, verb, name, to)
     coerce(open_target(uri).Options, {**(current.options if current is not None else {}), **(options or {})})
-    if not planning:
+    if executed:
         require_idle(receipts, uri, name)
 
 
