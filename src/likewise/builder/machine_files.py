@@ -50,7 +50,7 @@ def own_folders() -> list[Path]:
     """The folders that another machine does not have: homes, temporary files, and all outside the system's folders."""
     system = {PurePath(path).parts[1] for path in SYSTEM} | SOFTWARE
     top = [path for path in Path("/").iterdir() if path.is_dir() and not path.is_symlink() and path.name not in system]
-    home = Path(os.path.expanduser("~")).resolve()  # does not raise where nobody has set one
+    home = Path(os.path.expanduser("~")).resolve()  # unlike Path.home(), does not raise without one
     inside = [home] if len(home.parts) > 2 else []  # a service's home may be `/` or `/usr`
     return [*top, *inside, Path(tempfile.gettempdir()), Path("/var/tmp")]  # noqa: S108  hidden, never used
 
