@@ -45,6 +45,7 @@ from likewise.core.errors import (
 from likewise.core.extras import install_command
 from likewise.core.isolation import StopSignal
 from likewise.core.items import Row
+from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 from likewise.engine.load import LazyEngine
 
@@ -325,7 +326,15 @@ def test_mapping_of_unknown_columns_is_rejected(
 ) -> None:
     with pytest.raises(InputInvalid, match=cause) as caught:
         run_job(source, tmp_path / "out", column=column, signature=TEXT)
-    assert "--column text=" in caught.value.remedy
+    assert "=text" in caught.value.remedy
+
+
+def test_column_that_the_model_needs_is_not_suggested_for_another(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.csv", [{"width a": "1", "width b": "2", "label": "x"}])
+    columns = [{"type": "double", "name": name, "required": True} for name in ("width a", "width b", "width c")]
+    with pytest.raises(InputInvalid, match="no column `width c`") as caught:
+        run_job(source, tmp_path / "out", signature=Signature.parse({"inputs": json.dumps(columns)}))
+    assert caught.value.remedy.endswith("use --column 'INPUT=width c'")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from likewise.cli.flags import argument, flag, with_flags
+from likewise.cli.flags import argument, flag, refuse_empty, with_flags
 from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import option, parse_pairs
 from likewise.core.stdout import release_stdout
@@ -99,6 +99,23 @@ def test_command_may_override_a_flag() -> None:
 
     assert run(command, "--row", "8").exit_code == 0
     assert values == ["8", (7,)]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["likewise", "score", ""], "'score'"),
+        (["likewise", "verify", "b", "--golden", ""], "'--golden'"),
+        (["likewise", "verify", "b", "--golden="], "'--golden'"),
+    ],
+)
+def test_empty_words_are_rejected(words: list[str], named: str) -> None:
+    with pytest.raises(WrongUsage, match=f"the value after {named} is empty"):
+        refuse_empty(words)
+
+
+def test_other_words_are_accepted() -> None:
+    refuse_empty(["likewise", "deploy", "b", "-C", "capture=", "--column", "a=b=", "--column=a=", "-o", " "])
 
 
 def test_invalid_value_is_rejected() -> None:

@@ -62,7 +62,7 @@ class Counts(Observer):
         self.reasons: list[str] = []
         self.items = 0
 
-    def ended(self, reason: str) -> None:
+    def ended(self, reason: str, cause: str) -> None:
         self.reasons.append(reason)
 
     def repeated(self, items: int) -> None:

@@ -25,6 +25,7 @@ from likewise.core.signature import Signature
 from likewise.parity.backends.requests import Post, body, predict_by_requests
 from likewise.parity.backends.scored import like
 from likewise.parity.batches import ROWS, Batch, batches
+from likewise.parity.check import check_bound
 from likewise.parity.compare import RefusedRow
 from likewise.parity.comparison import Comparison
 from likewise.parity.golden import Golden, Unfit, content, golden_set, logged_example, scored_rows
@@ -131,6 +132,18 @@ def test_sample_is_random_and_repeatable(tmp_path: Path) -> None:
     assert all(f"row {golden.number(i)}" == v for golden in (one, other) for i, (v,) in enumerate(values(golden)))
     assert len(read(path, sample=9000, seed=3)) == 5000
     assert VerifyOptions(bound=0.1).wanted == 2995
+
+
+def test_rows_that_cannot_prove_the_bound_are_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "g.csv"
+    path.write_text("text,expected\n" + "".join(f"text {n},{'x' if n < 59 else ''}\n" for n in range(100)))
+    golden = read(path)
+    assert golden.omitted == ["41 of 100 rows have no expected prediction"]
+    check_bound(golden, VerifyOptions(bound=5.0))
+    with pytest.raises(InputInvalid, match=r"has 100 rows, of which 59 have an .* takes 299") as caught:
+        check_bound(golden, VerifyOptions(bound=1.0))
+    assert caught.value.remedy == "add rows, or use --bound 4.96"
+    check_bound(golden, VerifyOptions(bound=4.96))
 
 
 def test_a_sample_has_no_preference(tmp_path: Path) -> None:

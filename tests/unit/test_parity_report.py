@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from likewise.core.errors import OutputRefused, WrongUsage
+from likewise.core.errors import BundleTampered, OutputRefused, WrongUsage
 from likewise.parity.compare import Difference
 from likewise.parity.report import HEADER, as_junit, check_paths, fragment, page, table, write
 from likewise.parity.result import BackendParity, Parity, judged
@@ -124,6 +124,24 @@ def test_page_is_self_contained_and_escapes_the_models_text() -> None:
         assert part in text
     assert "All backends agree" in fragment(parity(place()))
     assert parity(place())._repr_html_() == fragment(parity(place()))
+
+
+def test_reports_of_a_comparison_that_failed_have_its_error(tmp_path: Path) -> None:
+    error = BundleTampered(f"the file {HOSTILE} was modified", remedy="rebuild it")
+    for name in ("r.json", "r.html"):
+        write(error, tmp_path / name, tmp_path / "junit.xml")
+    assert json.loads((tmp_path / "r.json").read_text()) == {"agrees": False, "error": error.as_dict()}
+    html = (tmp_path / "r.html").read_text()
+    assert "BUNDLE_TAMPERED: the file &lt;script&gt;" in html
+    assert "<script>" not in html
+    suite = ElementTree.parse(tmp_path / "junit.xml").getroot()  # noqa: S314  our own
+    assert {name: suite.get(name) for name in ("tests", "failures", "errors")} == {
+        "tests": "1",
+        "failures": "0",
+        "errors": "1",
+    }
+    [found] = suite.findall("testcase/error")
+    assert found.get("type") == "BUNDLE_TAMPERED"
 
 
 def test_junit_has_a_test_case_per_backend() -> None:

@@ -35,7 +35,7 @@ def test_figures_of_several_replicas_are_summed_and_only_inference_counts() -> N
             metrics.completed(route, status, 0.004)
         metrics.completed("/invocations", 422, 20.0)
         metrics.failed("the first cause")
-        metrics.failed("the worker process 12 was killed by SIGSEGV")
+        metrics.ended("death", "the worker process 12 was killed by SIGSEGV\nits output")
         pages.append(metrics.exposition("", worker_bytes=1e9)[0].decode())
     traffic = traffic_of(pages)
     assert (traffic.requests, traffic.errors, traffic.refused, traffic.replicas) == (6, 2, 2, 2)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from likewise.core.errors import BadRequest, LikewiseError, ModelFailed, UnsupportedContentType
 from likewise.core.signature import Signature
-from likewise.wire import DecodedRequest, Form, decode, encode
+from likewise.wire import DecodedRequest, Decoder, Form, decode, encode
 
 
 def signature(*inputs: dict[str, object], params: list[dict[str, object]] | None = None) -> Signature:
@@ -317,6 +317,14 @@ def test_the_remedy_suggests_the_closest_name() -> None:
     with pytest.raises(BadRequest) as caught:
         read([{"txet": "a"}])
     assert caught.value.remedy == "rename 'txet' to 'text'"
+
+
+def test_a_column_that_the_model_needs_is_not_renamed() -> None:
+    columns = [{"type": "double", "name": name, "required": True} for name in ("width a", "width b")]
+    signature = Signature.parse({"inputs": json.dumps(columns)})
+    with pytest.raises(BadRequest, match="'width b' is missing") as caught:
+        Decoder(signature)(b'{"inputs": [{"width a": 1}]}', None)
+    assert caught.value.remedy == "send the column 'width b'"
 
 
 def test_an_empty_table_is_accepted() -> None:

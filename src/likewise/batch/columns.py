@@ -90,8 +90,8 @@ class RowMaker:
         self._mapping = mapping
         self._types = types or {}
         self._params = params
-        for name in mapping:
-            _require(name, source, "", ())
+        for name, model in mapping.items():
+            _require(name, source, model)
         schema = source.schema() if _kind(source) is Source.TYPED else None
         self._arrow = None if schema is None else schema_bytes(schema, mapping)
         self._binding = _bind(source, signature, mapping)
@@ -178,7 +178,7 @@ def _bind(source: RowSource, signature: Signature, mapping: Mapping[str, str]) -
         if model not in signature.columns:
             raise InputInvalid(
                 f"the model has no column `{model}`; it has {_listed(signature.columns)}",
-                remedy=f"use --column {by_model[model]}={_nearest(model, signature.columns)}",
+                remedy=_correct(by_model[model], model, signature.columns),
             )
     cells = [_column(by_model.get(str(field.name), str(field.name)), field, _kind(source)) for field in inputs]
     for cell in cells:
@@ -232,7 +232,7 @@ def _property_cells(
         if model not in properties:
             raise InputInvalid(
                 f"the model has no field `{model}`; it has {_listed(properties)}",
-                remedy=f"use --column {by_model[model]}={_nearest(model, list(properties))}",
+                remedy=_correct(by_model[model], model, list(properties)),
             )
     fields = {name: Field(name, str(spec.get("type")), False, spec) for name, spec in properties.items()}
     return [
@@ -283,10 +283,10 @@ def _too_few(source: RowSource, count: int) -> InputInvalid:
     )
 
 
-def _require(name: str, source: RowSource, model: str, used: Collection[str]) -> None:
+def _require(name: str, source: RowSource, model: str, used: Collection[str] = ()) -> None:
     """InputInvalid if a file of `source` has no column `name`.
 
-    model: the model's column for it, if known. used: columns that the model uses, which are not suggested.
+    model: the model's column for it.  used: columns that the model uses, which are not suggested.
     """
     part = next((part for part in source.parts if part.columns and name not in part.columns), None)
     if part is None:
@@ -295,10 +295,9 @@ def _require(name: str, source: RowSource, model: str, used: Collection[str]) ->
     left = [each for each in part.columns if each not in used]
     if not left:
         raise InputInvalid(cause, remedy=f"add the column `{name}` to the input")
-    nearest = _nearest(name, left)
-    mapping = shlex.quote(f"{nearest}={model or 'COLUMN'}")
-    condition = f", if `{nearest}` is the right column" if model else ""
-    raise InputInvalid(cause, remedy=f"use --column {mapping}{condition}")
+    likely = left[0] if len(used) == 1 else "INPUT"  # next to several columns it may be the labels
+    mapping = shlex.quote(f"{_nearest(name, left) or likely}={model}")
+    raise InputInvalid(cause, remedy=f"add it, or if another column has its values, use --column {mapping}")
 
 
 def _mismatch(where: str, name: str, value: object, error: Mismatch) -> Failed:
@@ -306,11 +305,17 @@ def _mismatch(where: str, name: str, value: object, error: Mismatch) -> Failed:
     return Failed(RowRefused(cause, remedy="correct the value"))
 
 
-def _nearest(name: str, names: Sequence[str]) -> str:
-    """The name most similar to `name`, ignoring case; the first of `names` if none is similar."""
+def _correct(column: str, model: str, names: Sequence[str]) -> str:
+    """What to do about a mapping to `model`, which is not one of the model's `names`."""
+    near = _nearest(model, names)
+    return f"use --column {shlex.quote(f'{column}={near}')}" if near else f"map `{column}` to one of these, or omit it"
+
+
+def _nearest(name: str, names: Sequence[str]) -> str | None:
+    """The name most similar to `name`, ignoring case; None if none is similar."""
     lower = {entry.lower(): entry for entry in reversed(names)}
     close = difflib.get_close_matches(name.lower(), lower, n=1)
-    return lower[close[0]] if close else names[0]
+    return lower[close[0]] if close else None
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -81,8 +81,10 @@ def runner(name: str) -> Runner:
 def output_path(output: str) -> Path:
     """The output's path; OutputRefused for a URL, even if a Path has removed one of its slashes.
 
-    WrongUsage for a file of an unknown format.
+    WrongUsage for a file of an unknown format, or if it is empty.
     """
+    if not output:
+        raise WrongUsage("OUTPUT is empty", remedy="name a .csv, .jsonl or .parquet file, or a folder")
     if re.match(r"[a-zA-Z][\w+.-]+:/", output):
         raise OutputRefused(
             f"{output}: jobs write to local folders only",

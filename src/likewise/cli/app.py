@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from likewise.cli.examples import epilog, group
-from likewise.cli.flags import with_flags
+from likewise.cli.flags import refuse_empty, with_flags
 from likewise.cli.screen import Screen, show_error
 from likewise.core.errors import Interrupted, LikewiseError, OutputRefused, WrongUsage
 from likewise.core.isolation import StopSignal
@@ -103,6 +103,8 @@ def main() -> None:
         words = typed.split() if "_LIKEWISE_COMPLETE" in os.environ else sys.argv
         named = [word for word in words[1:2] if word in COMMANDS]
         app = application(*(named or COMMANDS))
+        if "_LIKEWISE_COMPLETE" not in os.environ:
+            refuse_empty(own_words())
         code = app(standalone_mode=False, prog_name="likewise") or 0  # the call returns the code of a typer.Exit
         if code == Interrupted.exit_code:
             raise KeyboardInterrupt  # typer turned it into an exit code
@@ -131,9 +133,13 @@ def raise_interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG0
 
 def report_error(error: LikewiseError) -> int:
     """Print the error, as JSON if `--json` was given, and return its exit code."""
-    own = sys.argv[: sys.argv.index("--")] if "--" in sys.argv else sys.argv  # without those of `rehearse -- COMMAND`
-    show_error(error, as_json="--json" in own)
+    show_error(error, as_json="--json" in own_words())
     return error.exit_code
+
+
+def own_words() -> list[str]:
+    """The command line without that of another program, as in `rehearse -- COMMAND`."""
+    return sys.argv[: sys.argv.index("--")] if "--" in sys.argv else sys.argv
 
 
 def as_likewise_error(error: Exception) -> LikewiseError:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter
+from itertools import pairwise
 from typing import Annotated, Any, get_origin, get_type_hints
 
 import typer
@@ -28,14 +29,15 @@ def flag(spelling: str, text: str, *, complete: Callable[..., list[str]] | None 
 
 def argument(metavar: str, text: str, *, complete: Callable[..., list[str]] | None = None) -> Any:
     """A typer positional argument for `Annotated`; text: its help; complete: see `likewise.cli.completion`."""
+    return typer.Argument(metavar=metavar, help=text, autocompletion=complete)
 
-    def checked(value: Any) -> Any:
-        if value == "":  # for example an unset variable of a shell
-            name = metavar.strip("[]")
-            raise WrongUsage(f"{name} is empty", remedy=f"give a value for {name}")
-        return value
 
-    return typer.Argument(metavar=metavar, help=text, autocompletion=complete, callback=checked)
+def refuse_empty(words: Sequence[str]) -> None:
+    """Raise WrongUsage for an empty word of a command line, such as an unset variable of a shell."""
+    for before, word in pairwise(words):
+        if not word or (word.startswith("--") and word.endswith("=") and word.count("=") == 1):
+            after = word[:-1] or before
+            raise WrongUsage(f"the value after {after!r} is empty", remedy="give it a value, or omit it")
 
 
 def with_flags(command: Callable[..., None]) -> Callable[..., None]:

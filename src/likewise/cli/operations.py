@@ -80,7 +80,7 @@ def status(name: Name, to: To = None, *, screen: Screen) -> None:
     receipt, current = deployments.status(name, to=to)
     screen.result({"receipt": receipt.as_dict(), "status": current.as_dict()}, name, facts_of(receipt, current))
     if current.state == "failing":
-        screen.note(next_steps(name))
+        screen.note(next_steps(name, receipt))
     if current.state in ("failing", "gone"):
         raise typer.Exit(1)
 

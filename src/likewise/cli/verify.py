@@ -14,6 +14,7 @@ from likewise.cli.arguments import Choice, ModelArgument
 from likewise.cli.flags import flag
 from likewise.cli.progress import JobProgress
 from likewise.cli.screen import Screen
+from likewise.core.errors import LikewiseError
 from likewise.parity import Parity, VerifyOptions
 from likewise.parity import verify as compare
 from likewise.parity.check import backends_of
@@ -54,18 +55,22 @@ def verify(
     if choice.env:
         backends_of(against or (), options)  # `verify` would report a mistyped one only in the new environment
     choice.enter(model, screen.note)
-    with _Bars() as bars:
-        parity = compare(
-            model,
-            against or (),
-            options=options,
-            engine=choice.name,
-            precision=choice.precision,
-            trust=choice.trust,
-            allow_versions=choice.allow_versions,
-            report=screen.note,
-            progress=bars.show,
-        )
+    try:
+        with _Bars() as bars:
+            parity = compare(
+                model,
+                against or (),
+                options=options,
+                engine=choice.name,
+                precision=choice.precision,
+                trust=choice.trust,
+                allow_versions=choice.allow_versions,
+                report=screen.note,
+                progress=bars.show,
+            )
+    except LikewiseError as error:
+        write(error, report, junit)  # else a pipeline would read those of an earlier run
+        raise
     if screen.as_json:
         screen.json(parity.as_dict())
     else:

@@ -43,7 +43,7 @@ class Observer:
     def shed(self, reason: str) -> None:
         """A call was rejected; reason: `deadline` or `queue`."""
 
-    def ended(self, reason: str) -> None:
+    def ended(self, reason: str, cause: str) -> None:
         """A run had no results; reason: `timeout`, `death` (its process died), `overdue` (it cannot be ended)."""
 
     def failed(self, cause: str) -> None:

@@ -379,7 +379,7 @@ class DataPlane:
         self._dispatch()
         timed_out, died = isinstance(error, RunTimeout), isinstance(error, WorkerDied)
         if timed_out or died:
-            self._observer.ended("timeout" if timed_out else "death")
+            self._observer.ended("timeout" if timed_out else "death", error.cause)
         if self._suspects is not None and (died or (timed_out and len(entries) > 1)):
             self._observer.repeated(len(entries))
             self._suspects.post(entries, error)
@@ -397,11 +397,11 @@ class DataPlane:
 
     def _overdue(self, run: Run) -> None:
         """A run takes too long and cannot be ended: its calls fail, and all that wait if no slot is left."""
-        self._observer.ended("overdue")
         timeout = RunTimeout(
             f"the model did not return within {self._run_timeout_s:g} s",
             remedy="correct the row or the model, or raise the run time-out",
         )
+        self._observer.ended("overdue", timeout.cause)
         if self._measured:
             measure(run.entries, run.began, timeout.code)
         for entry in run.entries:

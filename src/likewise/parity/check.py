@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import secrets
 import time
@@ -13,7 +14,8 @@ from pathlib import Path
 from likewise import api
 from likewise.batch import Progress
 from likewise.batch.rows import single_value
-from likewise.core.errors import LikewiseError, ModelFailed, WrongUsage
+from likewise.core.bounds import upper_bound
+from likewise.core.errors import InputInvalid, LikewiseError, ModelFailed, WrongUsage
 from likewise.core.notebook import notebook_report
 from likewise.core.option_fields import nearest
 from likewise.engine.accelerate.agreement import agreements_of
@@ -71,6 +73,7 @@ def verify(
     golden = captured_set(options, bundle.signature, seed)
     if golden is None:
         golden = golden_set(options, bundle.model_path, bundle.signature, scored, seed)
+    check_bound(golden, options)
     for each in backends:
         if each.job and each.scored is None:
             jobs.refuse(golden, each.name)
@@ -81,11 +84,24 @@ def verify(
         )
     say = report or (lambda _: None)
     say(f"{len(golden):,} rows of {golden.source}")
-    if golden.left_out:
-        say(f"{golden.left_out:,} rows cannot be read and are left out; the first: {golden.why}")
+    for line in golden.omitted:
+        say(line)
     uri = str(model.path if isinstance(model, api.Bundle) else model)
     run = _Run(golden, bundle, uri, options, seed, progress or (lambda *_: None), say)
     return run.result(backends)
+
+
+def check_bound(golden: Golden, options: VerifyOptions) -> None:
+    """InputInvalid if the rows are too few to prove `options.bound`, even if none differs."""
+    rows = len(golden.expected) or len(golden)
+    if options.bound is not None and options.wanted is not None and rows < options.wanted:
+        with_answers = f", of which {rows:,} have an expected prediction" if rows < len(golden) else ""
+        provable = math.ceil(1e4 * upper_bound(0, rows, options.confidence / 100)) / 100
+        raise InputInvalid(
+            f"{golden.source} has {len(golden):,} rows{with_answers}, and --bound {options.bound:g} takes "
+            f"{options.wanted:,}",
+            remedy=f"add rows, or use --bound {provable:g}" if provable < 100 else "add rows",
+        )
 
 
 def backends_of(against: Sequence[str], options: VerifyOptions) -> list[Backend]:
@@ -146,6 +162,7 @@ class _Run:
             places=tuple(places),
             left_out=golden.left_out,
             why=golden.why,
+            omitted=tuple(golden.omitted),
         )
 
     def _check(self, ours: Sequence[object]) -> None:

@@ -66,6 +66,16 @@ class Golden:
         return self.numbers[index] if self.numbers else index
 
     @property
+    def omitted(self) -> list[str]:
+        """What is not compared, in words."""
+        unread = f"{self.left_out:,} rows cannot be read and are left out; the first: {self.why}"
+        unknown = len(self) - len(self.expected) if self.expected else 0
+        return [
+            *([unread] if self.left_out else []),
+            *([f"{unknown:,} of {len(self):,} rows have no expected prediction"] if unknown else []),
+        ]
+
+    @property
     def params(self) -> list[Params]:
         """The different params of its items, None for none; at least one entry."""
         every = [item.params or None for item in self.items if not isinstance(item, Unfit)]

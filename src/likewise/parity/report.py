@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from likewise.core.bounds import percent
-from likewise.core.errors import OutputRefused, WrongUsage
+from likewise.core.errors import LikewiseError, OutputRefused, WrongUsage
 from likewise.parity.compare import Difference
 from likewise.parity.result import BackendParity, Parity
 
@@ -29,14 +29,15 @@ def check_paths(report: Path | None, junit: Path | None) -> None:
             raise OutputRefused(f"{path} cannot be written", remedy="choose another path")
 
 
-def write(parity: Parity, report: Path | None, junit: Path | None) -> None:
-    """Write the files that are not None; OutputRefused if one cannot be written."""
+def write(result: Parity | LikewiseError, report: Path | None, junit: Path | None) -> None:
+    """Write the files that are not None, about a comparison or why there is none; OutputRefused if one cannot be."""
+    known = {"agrees": False, "error": result.as_dict()} if isinstance(result, LikewiseError) else result.as_dict()
     try:
         if report is not None:
             html = report.suffix.lower() == ".html"
-            report.write_text(page(parity) if html else json.dumps(parity.as_dict(), indent=2), encoding="utf-8")
+            report.write_text(page(result) if html else json.dumps(known, indent=2), encoding="utf-8")
         if junit is not None:
-            junit.write_bytes(as_junit(parity))
+            junit.write_bytes(as_junit(result))
     except OSError as error:
         raise OutputRefused(f"the report cannot be written: {error}", remedy="choose another path") from error
 
@@ -52,15 +53,13 @@ def title(parity: Parity) -> str:
 
 
 def notes(parity: Parity) -> list[str]:
-    """What the table does not say: left out rows, the tolerance, the confidence, the seed."""
+    """What the table does not say: the tolerance, the confidence, the seed, what was not compared."""
     others = "".join(f", {value:g} for {name}" for name, value in parity.tolerance_of.items())
-    lines = [
+    return [
         f"numbers within {parity.tolerance:g}{others} are close, everything else is compared exactly; bounds at "
-        f"{percent(parity.confidence)} confidence, for rows like these; repeat with --seed {parity.seed}"
+        f"{percent(parity.confidence)} confidence, for rows like these; repeat with --seed {parity.seed}",
+        *parity.omitted,
     ]
-    if parity.left_out:
-        lines.append(f"{parity.left_out:,} rows cannot be read and were left out; the first: {parity.why}")
-    return lines
 
 
 def _facts(backend: BackendParity, parity: Parity) -> tuple[str, ...]:
@@ -112,13 +111,14 @@ _STYLE = """
 """
 
 
-def page(parity: Parity) -> str:
+def page(result: Parity | LikewiseError) -> str:
     """A self-contained HTML document."""
+    content = _failure(result) if isinstance(result, LikewiseError) else fragment(result)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><title>likewise verify</title>'
         "<style>:root { color-scheme: light dark; } body { margin: 2em auto; max-width: 75em; padding: 0 1em; }</style>"
-        f"</head><body>{fragment(parity)}</body></html>\n"
+        f"</head><body>{content}</body></html>\n"
     )
 
 
@@ -138,6 +138,11 @@ def fragment(parity: Parity) -> str:
         "</div>",
     ]
     return "".join(parts)
+
+
+def _failure(error: LikewiseError) -> str:
+    text = f"<p>{escape(error.code)}: {escape(error.cause)}</p><p>What to do: {escape(error.remedy)}</p>"
+    return f'<style>{_STYLE}</style><div class="parity"><h2 class="bad">Nothing was compared</h2>{text}</div>'
 
 
 def _row(cells: tuple[str, ...], agrees: bool) -> str:
@@ -173,21 +178,29 @@ def _cells(difference: Difference) -> tuple[str | None, ...]:
 # --- JUnit -----------------------------------------------------------------------------------------------------------
 
 
-def as_junit(parity: Parity) -> bytes:
+def as_junit(result: Parity | LikewiseError) -> bytes:
     """A test suite with a test case per backend: a failure if it differs or is slow, an error if it failed.
 
+    If nothing was compared, one case has the error.
     Source: the XML that Jenkins, GitLab and GitHub's actions read, https://llg.cubic.org/docs/junit/.
     """
-    failed = [each for each in parity.places if each.error]
-    wrong = [each for each in parity.places if not each.agrees and not each.error]
-    suite = ElementTree.Element(
-        "testsuite",
-        name="likewise verify",
-        tests=str(len(parity.places)),
-        failures=str(len(wrong)),
-        errors=str(len(failed)),
-        time=f"{sum(each.seconds for each in parity.places):.3f}",
-    )
+    suite = ElementTree.Element("testsuite", name="likewise verify")
+    if isinstance(result, LikewiseError):
+        case = ElementTree.SubElement(suite, "testcase", classname="likewise", name="verify", time="0.000")
+        message, text = result.cause, f"{result.cause}\n{result.remedy}"
+        ElementTree.SubElement(case, "error", type=result.code, message=_xml(message)).text = _xml(text)
+    else:
+        _add_cases(suite, result)
+    cases = {"tests": "testcase", "failures": "testcase/failure", "errors": "testcase/error"}
+    for name, path in cases.items():
+        suite.set(name, str(len(suite.findall(path))))
+    suite.set("time", f"{sum(float(case.get('time', 0)) for case in suite):.3f}")
+    ElementTree.indent(suite)
+    written: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
+    return written
+
+
+def _add_cases(suite: ElementTree.Element, parity: Parity) -> None:
     for each in parity.places:
         case = ElementTree.SubElement(
             suite, "testcase", classname=_xml(parity.golden), name=_xml(each.where), time=f"{each.seconds:.3f}"
@@ -197,9 +210,6 @@ def as_junit(parity: Parity) -> bytes:
             kind = "error" if each.error else "failure"
             entry = ElementTree.SubElement(case, kind, type=each.verdict, message=_xml(message))
             entry.text = _xml("\n".join(f"{one}\n  input: {one.given}" for one in each.differences[:SHOWN]))
-    ElementTree.indent(suite)
-    written: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
-    return written
 
 
 def _xml(text: str) -> str:

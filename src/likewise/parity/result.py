@@ -76,9 +76,9 @@ class Parity:
     """The result of a comparison, with one entry in `places` per backend.
 
     bundle, build: model digest and build digest.  golden: source of the rows.  engine: label of the engine that ran on
-    this machine.  left_out: rows that cannot be read; `why` the first cannot.  confidence: of the
-    bounds, 0 to 1.  seed: repeats the sample, the order and the sizes of requests.  certificate: how that engine agreed
-    with `load_model` when it was built, if it is a compiled one.
+    this machine.  left_out: rows that cannot be read; `why` the first cannot.  omitted: these and others that are not
+    compared, in words.  confidence: of the bounds, 0 to 1.  seed: repeats the sample, the order and the sizes of
+    requests.  certificate: how that engine agreed with `load_model` when it was built, if it is a compiled one.
     """
 
     bundle: str
@@ -95,6 +95,7 @@ class Parity:
     places: tuple[BackendParity, ...]
     left_out: int = 0
     why: str = ""
+    omitted: tuple[str, ...] = ()
     certificate: str | None = None
 
     @property

@@ -89,6 +89,8 @@ class VerifyOptions:
 
     def __post_init__(self) -> None:
         check_choice(self.header)
+        if self.golden == "":
+            raise WrongUsage("the name of the golden file is empty", remedy="use --golden FILE, or omit it")
         for name, value in (("confidence", self.confidence), ("bound", self.bound), ("allow", self.allow or None)):
             if value is not None and not 0 < value < 100:
                 flag = f"--{name}"

@@ -61,7 +61,9 @@ class Metrics(Observer):
         self._poison = self._unlabelled(Counter, "poison_items", "Items on which the model raised an exception.")
         text = "Engine runs without results: ended at the run time-out, ended by a death, or not to be ended."
         self._ended = self._metric(Counter, "ended_runs", text, "reason")
-        text = "Time of the last failure of a row, in seconds since 1970, by its cause; earlier causes are removed."
+        text = (
+            "Time of the last failure of a row or a run, in seconds since 1970, by its cause; earlier ones are removed."
+        )
         self._last_failure = self._metric(Gauge, "last_failure_seconds", text, "cause")
         self._repeated = self._unlabelled(Counter, "repeated_items", "Items run again, because their run was ended.")
         self._shed = self._metric(Counter, "shed", "Requests rejected on arrival.", "reason")
@@ -101,8 +103,9 @@ class Metrics(Observer):
     def shed(self, reason: str) -> None:
         self._shed.labels(bundle=self._bundle, reason=reason).inc()
 
-    def ended(self, reason: str) -> None:
+    def ended(self, reason: str, cause: str) -> None:
         self._ended.labels(bundle=self._bundle, reason=reason).inc()
+        self.failed(cause.partition("\n")[0])
 
     def failed(self, cause: str) -> None:
         self._last_failure.clear()

@@ -62,7 +62,7 @@ class Listed:
         if self.status is not None and self.status.state == "gone":
             return f"{self.status.about or self.status.state}; `{delete}` deletes its record"
         if self.status is not None and self.status.state == "failing":
-            return f"{self.status.about or self.status.state}; {next_steps(self.name)}"
+            return f"{self.status.about or self.status.state}; {next_steps(self.name, self.receipt)}"
         return ""
 
     @property
@@ -154,9 +154,10 @@ def listed_record(record: Record, receipts: Receipts) -> Listed:
     return Listed(record.target, record.name, receipt, plan, running, unreadable)
 
 
-def next_steps(name: str) -> str:
+def next_steps(name: str, receipt: Receipt | None) -> str:
     """What to do about a deployment that is failing."""
-    return f"see `likewise logs {name}` and `likewise history {name}`; to return: likewise update {name} --to-previous"
+    former = "" if receipt is None or receipt.previous is None else f"; to return: likewise update {name} --to-previous"
+    return f"see `likewise logs {name}` and `likewise history {name}`{former}"
 
 
 def to_finish(verb: Verb, name: str, target: str) -> str:

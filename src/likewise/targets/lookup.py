@@ -38,7 +38,8 @@ def current(receipts: Receipts, name: str, to: str | None) -> Receipt:
     if known is not None:
         raise NotDeployed(f"{name!r} on {known.target}: {known.state}", remedy=known.remedy)
     where = f" on {uri}" if uri else ""
-    similar = nearest(name, [each.name for each in receipts.records()])
+    elsewhere = [each.target for each in receipts.records() if each.name == name]
+    similar = f"it is on {', '.join(elsewhere)}; " if elsewhere else nearest(name, [e.name for e in receipts.records()])
     remedy = f"{similar}`likewise list` shows all deployments"
     raise NotDeployed(f"there is no deployment named {name!r}{where}", remedy=remedy)
 

@@ -114,7 +114,21 @@ class Fitter:
         required = [str(field.name) for field in self._fields if field.required]
         for name in required:
             if name not in names:
-                raise _missing(name, frame) if frame.names or frame.rows else _no_rows(required, frame.where)
+                raise self._missing(name, frame) if frame.names or frame.rows else _no_rows(required, frame.where)
+
+    def _missing(self, name: str, frame: Frame) -> BadRequest:
+        if frame.names is None:
+            return BadRequest(
+                f"{frame.where}: the values have no names, but the model takes several columns, including {name!r}",
+                remedy="send dataframe_split or dataframe_records, which include column names",
+            )
+        sent = ", ".join(repr(other[:SHOWN]) for other in frame.names[:NAMED]) or "none"
+        own = {field.name for field in self._fields}
+        near = nearest(name, (other for other in frame.names if other not in own))
+        return BadRequest(
+            f"{frame.where}: the column {name!r} is missing; sent: {sent}",
+            remedy=f"rename {near!r} to {name!r}" if near else f"send the column {name!r}",
+        )
 
     def _unnamed_tensor(self, frame: Frame) -> Table:
         field = self._fields[0]
@@ -221,18 +235,4 @@ def _no_rows(columns: Sequence[str], where: str) -> BadRequest:
     return BadRequest(
         f"{where}: there are no rows, and no column names either",
         remedy=f'send an object with the model\'s columns for each row: {{"dataframe_records": [{{{row}{more}}}]}}',
-    )
-
-
-def _missing(name: str, frame: Frame) -> BadRequest:
-    if frame.names is None:
-        return BadRequest(
-            f"{frame.where}: the values have no column names, but the model takes several columns, including {name!r}",
-            remedy="send dataframe_split or dataframe_records, which include column names",
-        )
-    sent = ", ".join(repr(other[:SHOWN]) for other in frame.names[:NAMED]) or "none"
-    near = nearest(name, frame.names)
-    return BadRequest(
-        f"{frame.where}: the column {name!r} is missing; sent: {sent}",
-        remedy=f"rename {near!r} to {name!r}" if near else f"send the column {name!r}",
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from likewise.core.errors import OutputRefused
 from likewise.core.private_files import own_folder, write_private
 
-REMEDY = "choose another folder with --capture DIR (LIKEWISE_CAPTURE in a container)"
+REMEDY = "choose another folder: serve --capture DIR, deploy -C capture=DIR, or LIKEWISE_CAPTURE=DIR in a container"
 STALE_S = 60.0  # after which a partial file counts as left behind by a process that was killed
 
 _NAME = re.compile(r"likewise-capture-\d{8}T\d{12}Z-[0-9a-f]{16}\.parquet")

@@ -66,7 +66,7 @@ def _session(master: str | None) -> tuple[Any, bool]:
             )
         return ray, False
     if address := master or os.environ.get("RAY_ADDRESS"):
-        connect(address)
+        connect(address.replace("ray-serve://", "ray://", 1))  # as targets are named
     else:
         try:
             ray.init(namespace="likewise", log_to_driver=False, logging_level="ERROR")
