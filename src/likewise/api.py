@@ -10,10 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from likewise.batch import JobReport, Progress, ScoreOptions
-from likewise.batch import score as score_file
-from likewise.batch.frames import as_input
-from likewise.batch.runners import output_path
 from likewise.bundles.open import Bundle as StoredBundle
 from likewise.bundles.open import is_bundle
 from likewise.bundles.open import open_bundle as open_stored
@@ -45,6 +41,7 @@ from likewise.server import ServerOptions
 from likewise.wire.params import ParamsFitter
 
 if TYPE_CHECKING:
+    from likewise.batch import JobReport, Progress, ScoreOptions
     from likewise.builder.measure import Measurement
     from likewise.engine.engine_options import CompileOptions
 
@@ -315,6 +312,10 @@ def score(
     Raises InputNotFound, InputInvalid, OutputRefused, ModelFailed, Interrupted, TooManyQuarantined, NothingScored, and
     the errors of `find` and `Bundle.engine`.
     """
+    from likewise.batch import score as score_file
+    from likewise.batch.frames import as_input
+    from likewise.batch.runners import output_path
+
     opened = bundle_of(model, trust, allow_versions)
     spec = opened.spec(engine, precision)
     allowed_engines(opened.manifest, spec)

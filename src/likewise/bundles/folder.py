@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
 
@@ -35,9 +35,7 @@ def safe_relative(name: str) -> str:
 
     Raises UnsafeArchive if it is absolute, contains `..` or has unprintable characters.
     """
-    parts = PurePosixPath(name).parts
-    clean = "/".join(parts)
-    if not parts or name != clean or name.startswith("/") or ".." in parts or "\\" in name or not name.isprintable():
+    if not {"", ".", ".."}.isdisjoint(name.split("/")) or "\\" in name or not name.isprintable():
         raise UnsafeArchive(
             f"the path {name!r} leads outside its folder, or is not a plain path",
             remedy="do not use this archive; request one created with `likewise bundle` from its author",
@@ -52,14 +50,14 @@ def regular_files(root: Path, *, without: Collection[str] = ()) -> Iterator[tupl
     """
     for folder, folders, names in os.walk(root, followlinks=False):
         folders.sort()
+        inside = "".join(f"{part}/" for part in Path(folder).relative_to(root).parts)
         for name in sorted(folders + names):
-            path = Path(folder, name)
-            mode = path.lstat().st_mode
-            relative = path.relative_to(root).as_posix()
+            path, relative = os.path.join(folder, name), inside + name
+            mode = os.lstat(path).st_mode
             if relative in without and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 folders[:] = [each for each in folders if each != name]
             elif stat.S_ISREG(mode):
-                yield safe_relative(relative), path
+                yield safe_relative(relative), Path(path)
             elif not stat.S_ISDIR(mode):
                 kind = "a symbolic link" if stat.S_ISLNK(mode) else "a special file"
                 raise UnsafeArchive(

@@ -114,7 +114,8 @@ def open_bundle(path: str | Path, *, in_place: bool = False, partial: bool = Fal
         raise BundleInvalid(
             f"{folder} is not a bundle: no {MANIFEST}", remedy="build one: likewise bundle MODEL -o DIR"
         )
-    added = added_by_others(folder, load_manifest((folder / MANIFEST).read_bytes()).files)
+    manifest = load_manifest((folder / MANIFEST).read_bytes())
+    added = added_by_others(folder, manifest.files)
     if added:
         names = ", ".join(sorted(added)[:SHOWN]) + (f" and {len(added) - SHOWN} more" if len(added) > SHOWN else "")
         logger.warning("left out of the bundle %s, because they are not part of it: %s", folder, names)
@@ -122,7 +123,9 @@ def open_bundle(path: str | Path, *, in_place: bool = False, partial: bool = Fal
     if changeable or any("/" in name for name in added):  # the model would see these
         folder, original, added = private_copy(folder), folder, frozenset()
     try:
-        return _verified(folder, original, partial=partial, added=added)
+        if original is not None:
+            manifest = load_manifest((folder / MANIFEST).read_bytes())
+        return _verified(folder, manifest, original, partial=partial, added=added)
     except LikewiseError:
         if original is not None:  # else the same manifest would always find this copy
             shutil.rmtree(folder, ignore_errors=True)
@@ -138,12 +141,13 @@ OPTIONAL = ("references/", "model/code/", *CHECKPOINTS)
 """The files that a partial copy may lack, if its engine does not read them: also the model's Python modules."""
 
 
-def _verified(folder: Path, original: Path | None, *, partial: bool, added: Collection[str]) -> Bundle:
+def _verified(
+    folder: Path, manifest: Manifest, original: Path | None, *, partial: bool, added: Collection[str]
+) -> Bundle:
     """The bundle in `folder`, which is a copy of `original`; raises as `open_bundle` does.
 
-    added: relative paths to leave out.
+    manifest: the one in the folder.  added: relative paths to leave out.
     """
-    manifest = load_manifest((folder / MANIFEST).read_bytes())
     actual = inventory(folder, without=frozenset({MANIFEST, *added}))
     missing = frozenset(name for name in manifest.files if name not in actual and name.startswith(OPTIONAL))
     _compare(original or folder, {n: f for n, f in manifest.files.items() if not (partial and n in missing)}, actual)

@@ -29,7 +29,7 @@ COMMANDS = {
     "inspect": "models",
     "scan": "scan",
     "serve": "serving",
-    "score": "serving",
+    "score": "scoring",
     "deploy": "deployments",
     "list": "operations",
     "status": "operations",

@@ -10,6 +10,7 @@ from likewise import api
 from likewise.cli import completion
 from likewise.cli.environment import enter
 from likewise.cli.flags import argument, flag
+from likewise.cli.screen import Screen
 from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import option
 from likewise.engine.engine_options import EngineOptions
@@ -66,3 +67,12 @@ class Choice(EngineOptions):
         if self.env:
             progress = report or (lambda _: None)
             enter(model, engine=self.name, trust=self.trust, allow_versions=self.allow_versions, report=progress)
+
+
+def opened(model: str, choice: Choice, screen: Screen) -> api.Bundle:
+    """The model's bundle with the chosen engine; prints which that is, and a hint if a faster one may be available."""
+    bundle = choice.find(model, screen.note)
+    screen.note(api.selected(bundle))
+    if (hint := api.advice(bundle)) is not None:
+        screen.note(hint)
+    return bundle
