@@ -196,6 +196,7 @@ def test_many_rows_get_the_bundles_predictions(docker: Docker, demo: Path, rows:
     assert predictions == expected_predictions(demo, texts)
 
 
+@pytest.mark.long
 def test_text_classifier_of_transformers_needs_no_torch_in_its_image(docker: Docker, base: str, tmp_path: Path) -> None:
     saved, golden = save_classifier(tmp_path / "model"), tmp_path / "golden.jsonl"
     expected = mlflow.pyfunc.load_model(str(saved)).predict(FILMS).to_dict("records")
@@ -459,6 +460,7 @@ def partial(*folders: Path) -> list[Path]:
     return [path for folder in folders for name in names for path in folder.rglob(name)]
 
 
+@pytest.mark.long
 def test_deployment_to_sagemaker_is_rehearsed(docker: Docker, upper: Path, base: str, tmp_path: Path) -> None:
     """Build the image, push it to a real registry, pull it, start it as SageMaker does, query it, remove everything."""
     before = docker("ps", "--all", "--quiet")

@@ -191,6 +191,7 @@ def test_fp32_is_used_if_bf16_is_disabled(
     assert json.loads(free.stdout)["engine"] == "openvino/fp32"
 
 
+@pytest.mark.long
 def test_digest_does_not_depend_on_compiled_engines(store: Store, folder: Path, tmp_path: Path) -> None:
     """Without bf16, calibration file and measurement: a different engine, and a notice how to measure."""
     bundle = ["bundle", store.uri, "-o", tmp_path / "b", "--precision", "fp32", "--no-measure", "--json"]

@@ -104,6 +104,7 @@ def test_only_the_demos_own_store_is_used(store: Store) -> None:
     assert Demo(Path("out"), quick=True, rows=1, tracking_uri="http://u:p@host").setup[-1].endswith("=http://host")
 
 
+@pytest.mark.long
 def test_stopping_during_training_leaves_nothing_running(tmp_path: Path) -> None:
     with running([*LIKEWISE, *DEMO], tmp_path / "log", cwd=tmp_path, env=environment()) as demo:
         demo.line("batches, loss")

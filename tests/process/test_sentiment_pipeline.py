@@ -123,6 +123,7 @@ def test_verify_names_the_step_with_reversed_labels(store: Store, tmp_path: Path
     assert first["step"] == f"Classify.label: {first['here']} ≠ {first['there']}"
 
 
+@pytest.mark.long
 def test_spark_udf_gives_the_same_answers(store: Store, model: Any, tmp_path: Path) -> None:
     if shutil.which("java") is None:
         pytest.skip("Spark needs Java")

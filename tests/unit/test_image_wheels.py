@@ -18,6 +18,7 @@ from likewise.bundles.format import LoggedEnvironment
 from likewise.bundles.open import Bundle, open_bundle, write_manifest
 from likewise.core.errors import BundleInvalid, BundleTampered, EngineUnavailable, InputNotFound, WrongUsage
 from likewise.core.spec import ModelSpec
+from likewise.engine.kinds import kind_of
 from likewise.images import environment
 from likewise.images.build import ImageOptions, Parts, make_parts
 from likewise.images.lock import read_lock
@@ -98,6 +99,15 @@ def test_wheel_in_a_bundle_cannot_replace_a_package_of_likewise(
     )
     with pytest.raises(BundleInvalid, match=rf"wheels/{NEEDED}.*which Likewise or the engine needs"):
         build(bundle_of(tmp_path / "bundle", wheels=[forged]))
+
+
+@pytest.mark.parametrize("engine", ["openvino", "text-openvino"])
+def test_images_of_compiled_texts_have_no_torch(engine: str) -> None:
+    kind = kind_of(engine)
+    pinned = pins(["likewise", *kind.requirements], AMD64, MINOR, unused=kind.image.dependencies)
+    names = {pin.partition("==")[0] for pin in pinned}
+    assert {"openvino", "tokenizers"} <= names
+    assert names.isdisjoint({"torch", "transformers", "mlflow", "mlflow-skinny", "pandas", "huggingface-hub"})
 
 
 @pytest.mark.slow
