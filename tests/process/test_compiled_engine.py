@@ -220,7 +220,7 @@ def test_inspect_shows_rates_and_calibration(store: Store, folder: Path, bf16: s
     assert "openvino/bf16+fp32, " in output
     assert " rows/s on this kind of CPU" in output
     assert "recomputed in fp32 (margin below " in output
-    assert "fp32 on 300 texts (texts.csv, 300 texts)" in output
+    assert "fp32 on 300 texts (texts.csv)" in output
 
 
 def test_bf16_is_not_offered_if_too_many_texts_are_borderline(

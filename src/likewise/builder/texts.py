@@ -36,7 +36,9 @@ def calibration_texts(path: Path, column: str, agreement: float | None = None) -
                 remedy="use more texts, or a lower --agreement",
             )
         most = max(ENOUGH * least, SAMPLE)
-    return CalibrationTexts(tuple(spread(texts, most)), f"{path.name}, {len(texts):,} texts", 1.5)
+    chosen = tuple(spread(texts, most))
+    source = path.name if len(chosen) == len(texts) else f"{path.name}, which has {len(texts):,}"
+    return CalibrationTexts(chosen, source, 1.5)
 
 
 def _values(source: RowSource, column: str) -> Iterator[object]:
