@@ -6,21 +6,22 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import orjson
 from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
-from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
-from rich.table import Column, Table
-from rich.text import Text
+from rich.table import Table
 
 from likewise.core.errors import LikewiseError
 from likewise.core.json_log import write_json_lines, write_line
 from likewise.core.option_fields import option
 from likewise.core.stdout import stdout
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 err = Console(stderr=True, highlight=False)
 WIDEST, NARROWEST, PADDING = 32, 8, 2  # characters of a whole and of a shortened column, and between columns
@@ -112,10 +113,9 @@ class Screen:
         if not err.is_terminal:
             yield
             return
-        text = TextColumn("{task.description}", table_column=Column(ratio=1))
-        with Progress(
-            SpinnerColumn(), text, _Left(), TimeElapsedColumn(), console=err, transient=True, expand=True
-        ) as self._work:
+        from likewise.cli.spinner import spinner  # few commands need it
+
+        with spinner(err) as self._work:
             try:
                 yield
             finally:
@@ -156,18 +156,6 @@ class Screen:
             took = f" [dim]{seconds:.0f} s[/dim]" if seconds >= 1 else ""
             err.print(f"[dim]·[/dim] {task.description}{took}")
             self._work.remove_task(task.id)
-
-
-class _Left(ProgressColumn):
-    """The percentage and the time left of a task whose total is known."""
-
-    max_refresh = 0.5  # seconds
-
-    def render(self, task: Task) -> Text:
-        if not task.total:
-            return Text("")
-        left = "" if task.time_remaining is None else f", {task.time_remaining:.0f} s left"
-        return Text(f"{task.percentage:.0f} %{left}", style="progress.remaining")
 
 
 def _fitting(header: Sequence[str], rows: Sequence[Sequence[str]], width: int, whole: int) -> dict[int, int]:

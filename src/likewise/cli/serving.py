@@ -34,13 +34,13 @@ def serve(
 
 
 def _serve(bundle: api.Bundle, options: ServerOptions, screen: Screen) -> None:
-    from likewise.server.pages import curl_line
-    from likewise.serving import served_model
-
     def listening(url: str) -> None:
         screen.note(f"serving {bundle.build[:19]}… at {url} (Ctrl-C to stop); loading the model")
 
     def ready(url: str) -> None:
+        from likewise.server.pages import curl_line  # not before the model is loaded, which takes as long
+        from likewise.serving import served_model
+
         if screen.as_json:
             screen.json({"url": url, "bundle": bundle.digest, "build": bundle.build})
         else:
