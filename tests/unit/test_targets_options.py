@@ -67,7 +67,7 @@ def test_strings_are_converted_to_the_fields_types(text: str, expected: Some) ->
 
 
 @pytest.mark.parametrize(
-    "text", ["replicas=two", "replicas=1.5", "share=half", "on=maybe", "more=[1]", "more={", "zones={}"]
+    "text", ["replicas=two", "replicas=1.5", "share=half", "on=maybe", "more=[1]", "more={", "zones={}", "path="]
 )
 def test_value_of_a_wrong_type_is_rejected_by_name(text: str) -> None:
     with pytest.raises(WrongUsage, match=text.partition("=")[0]):

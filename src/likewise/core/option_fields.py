@@ -156,6 +156,8 @@ def _from_text(text: str, origin: Any) -> object:
             raise ValueError(text)
         return _WORDS[text.lower()]
     if origin in (int, float, Path):
+        if not text:
+            raise ValueError(text)  # Path("") is the current folder
         return origin(text)
     if origin is tuple and not text.startswith("["):
         return tuple(text.split(","))
