@@ -137,6 +137,7 @@ class _Run:
             places.append(self._place(EXPECTED, self._expected(ours), None, single=False))
         for each in backends:
             comparison = self._comparison(ours, each.name)
+            comparison.report(0)  # it may take long to start
             error: LikewiseError | None = None
             try:
                 each.predict(comparison)
