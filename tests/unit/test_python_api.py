@@ -19,7 +19,7 @@ from tests.support.classifier import TEXTS, classifier_bundle
 
 import likewise
 from likewise import api
-from likewise.batch import JobReport
+from likewise.batch import JobReport, Progress, ScoreOptions
 from likewise.core import notebook
 from likewise.core.errors import InputInvalid, Interrupted, OutputRefused, WrongUsage
 from likewise.core.html_table import html_table
@@ -109,9 +109,9 @@ def test_score_takes_a_table(bundle: api.Bundle, tmp_path: Path, table: Any) -> 
 
 def test_interrupted_job_over_a_table_resumes(bundle: api.Bundle, tmp_path: Path) -> None:
     frame = pd.DataFrame({"text": [f"text {number}" for number in range(300)]})
-    options = api.ScoreOptions(window=100)
+    options = ScoreOptions(window=100)
 
-    def interrupt(progress: api.Progress) -> None:
+    def interrupt(progress: Progress) -> None:
         if progress.rows >= 100:
             raise KeyboardInterrupt
 
