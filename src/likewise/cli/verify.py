@@ -54,8 +54,8 @@ def verify(
     check_paths(report, junit)
     if choice.env:
         backends_of(against or (), options)  # `verify` would report a mistyped one only in the new environment
-    choice.enter(model, screen.note)
     try:
+        choice.enter(model, screen.note)
         with _Bars() as bars:
             parity = compare(
                 model,
