@@ -340,4 +340,4 @@ def test_remedy_names_the_optional_columns_that_the_model_may_need(tmp_path: Pat
     signature = Signature.parse({"inputs": inputs})
     with pytest.raises(NothingScored) as failed:
         run_job(source, tmp_path / "out.csv", predict=refusing, signature=signature, allow_empty=False)
-    assert "correct the rows (the model may need the optional column `unit`) and run" in failed.value.remedy
+    assert "(the model may need the optional column `unit`), and run it again" in failed.value.remedy

@@ -92,11 +92,16 @@ def check_outcome(report: JobReport, job: ScoreJob) -> JobReport:
 
 
 def _fix_rows(report: JobReport, job: ScoreJob) -> str:
-    """The remedy for quarantined rows; names the optional columns if the model raised on rows, which may lack them."""
+    """The remedy for quarantined rows, that of their only reason if there is one.
+
+    Names the optional columns if the model raised on rows, which may lack them.
+    """
+    remedies = {reason["remedy"] for reason in report.reasons}
+    fix = remedies.pop() if len(remedies) == 1 else "correct the rows"
     raised = any(reason["code"] == ModelRaised.code for reason in report.reasons)
     optional = [f"`{each.name}`" for each in job.signature.inputs or () if each.name and not each.required]
     hint = f" (the model may need the optional column {' and '.join(optional)})" if raised and optional else ""
-    return f"correct the rows{hint} and run it again with --restart,"
+    return f"{fix}{hint}, and run it again with --restart,"
 
 
 def _with_reasons(cause: str, report: JobReport) -> str:

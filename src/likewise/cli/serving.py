@@ -44,6 +44,10 @@ def _serve(bundle: api.Bundle, options: ServerOptions, screen: Screen) -> None:
         if screen.as_json:
             screen.json({"url": url, "bundle": bundle.digest, "build": bundle.build})
         else:
-            screen.note(f"ready; open {url}/ in a browser, or run:", command=curl_line(served_model(bundle), url))
+            model = served_model(bundle)
+            if model.example or model.signature.inputs:
+                screen.note(f"ready; open {url}/ in a browser, or run:", command=curl_line(model, url))
+            else:
+                screen.note(f"ready; POST {url}/invocations takes the columns that the model was trained with")
 
     api.serve(bundle, options=options, listening=listening, ready=ready)

@@ -18,7 +18,7 @@ from likewise.engine.engine_options import ANY, EngineOptions
 from likewise.engine.kinds import kind_of, logged_libraries, runs_code
 from likewise.engine.merging import describe_rows
 from likewise.engine.rates import PLAIN, by_speed, cpu_class, known_rates, label, speeds
-from likewise.engine.versions import versions_of
+from likewise.engine.versions import mlmodel_of, versions_of
 
 ALIKE = 0.87  # ratios between this and its inverse are noise
 
@@ -119,7 +119,10 @@ def describe_engine(bundle: Bundle, model: ModelSpec) -> str:
     known = speeds(bundle.manifest)
     ours, plain = known.get(label(entry)), known.get(PLAIN)
     if ours is None:
-        speed = f"not compared with plain load_model on this kind of CPU (likewise inspect {bundle.path} --measure)"
+        timed = bundle.manifest.pipeline or entry.name.endswith("-openvino")
+        timed = timed or mlmodel_of(bundle.model_path).get("saved_input_example_info")
+        how = f"likewise inspect {bundle.path} --measure" if timed else "log it with an input_example, which is timed"
+        speed = f"not compared with plain load_model on this kind of CPU ({how})"
     elif plain is None:
         speed = f"{ours:,.0f} rows/s on this kind of CPU"
     else:

@@ -168,7 +168,7 @@ class ParquetWriter:
         except (self._pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise RowRefused(
                 f"the prediction does not fit the column's type {self._type}: {error}",
-                remedy="write JSON Lines (--format jsonl), or correct the outputs in the model's signature",
+                remedy="write JSON Lines (--format jsonl), or log the model with infer_signature(rows, predictions)",
             ) from error
         return [Ok(value) for value in values]
 
