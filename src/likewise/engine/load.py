@@ -119,8 +119,8 @@ def describe_engine(bundle: Bundle, model: ModelSpec) -> str:
     known = speeds(bundle.manifest)
     ours, plain = known.get(label(entry)), known.get(PLAIN)
     if ours is None:
-        timed = bundle.manifest.pipeline or entry.name.endswith("-openvino")
-        timed = timed or mlmodel_of(bundle.model_path).get("saved_input_example_info")
+        texts = bundle.manifest.pipeline is not None or entry.name.endswith("-openvino")
+        timed = texts or "saved_input_example_info" in mlmodel_of(bundle.model_path)
         how = f"likewise inspect {bundle.path} --measure" if timed else "log it with an input_example, which is timed"
         speed = f"not compared with plain load_model on this kind of CPU ({how})"
     elif plain is None:
