@@ -440,3 +440,12 @@ def test_conf_pairs_are_parsed() -> None:
     for wrong in (["a"], ["=b"], ["a=b", "a=c"]):
         with pytest.raises(WrongUsage):
             parse_conf(wrong)
+
+
+def test_null_among_the_numbers_of_json_lines_is_nan_without_a_signature(tmp_path: Path) -> None:
+    rows = [{"x": 1, "y": "a"}, {"x": None, "y": "b"}, {"y": "c"}, {"x": 2.5, "y": "d"}]
+    source = write(tmp_path / "in.jsonl", rows)
+    run_job(source, tmp_path / "out.jsonl", predict=lambda row: repr(row.values), signature=Signature(), window=1)
+    assert [each["cause"] for each in quarantined(tmp_path / "out.jsonl")] == []
+    predicted = [row["predictions"] for row in read(tmp_path / "out.jsonl")]
+    assert predicted == ["(1.0, 'a')", "(nan, 'b')", "('c',)", "(2.5, 'd')"]

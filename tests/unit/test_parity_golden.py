@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -478,6 +479,15 @@ def test_object_of_a_list_per_output_is_divided_by_rows() -> None:
     service = Service(predict=lambda rows: {"label": rows, "score": [[len(row), 0] for row in rows]})
     answers = predictions(texts(3), service, row_wise=True).answers
     assert answers == {row: {"label": f"row {row}", "score": [5, 0]} for row in range(3)}
+
+
+def test_nan_of_a_model_without_a_signature_is_sent_as_nan() -> None:
+    items = [Row(("x", "y"), (math.nan, "a"))]
+    [batch] = batches(items, row_wise=True)
+    sent = body(batch, {}, tensors=False)
+    assert b"NaN" in sent
+    [row] = decode(sent, None, Signature()).table.rows
+    assert repr(row) == "(nan, 'a')"
 
 
 def test_nan_is_read_as_null() -> None:

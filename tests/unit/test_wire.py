@@ -327,6 +327,32 @@ def test_a_column_that_the_model_needs_is_not_renamed() -> None:
     assert caught.value.remedy == "send the column 'width b'"
 
 
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        ("[1, null, 2.5]", [1.0, math.nan, 2.5]),
+        ("[null, 3]", [math.nan, 3.0]),
+        ("[NaN, 3]", [math.nan, 3]),
+        ("[NaN]", [math.nan]),
+        ("[null]", [None]),
+        ('["a", null]', ["a", None]),
+        ("[true, null]", [True, None]),
+        ("[9007199254740993, null]", [9007199254740993, None]),
+        ("[1, 2]", [1, 2]),
+        ("[[1], null]", [[1], None]),
+    ],
+)
+def test_null_among_numbers_of_a_request_is_nan_without_a_signature(cells: str, expected: list[object]) -> None:
+    values = json.loads(cells)
+    for body in (
+        {"dataframe_split": {"columns": ["x"], "data": [[value] for value in values]}},
+        {"dataframe_records": [{"x": value} for value in values]},
+        [{"x": value} for value in values],
+    ):
+        got = [row[0] for row in decode(json.dumps(body).encode(), None, Signature()).table.rows]
+        assert repr(got) == repr(expected)
+
+
 def test_an_empty_table_is_accepted() -> None:
     assert len(read({"dataframe_split": {"columns": ["text"], "data": []}}).table) == 0
     assert read({"inputs": []}).table.columns == ("text",)

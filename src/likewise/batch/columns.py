@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from likewise.batch.formats import PREDICTIONS, RowSource
 from likewise.batch.sources import has_predictions_column
@@ -19,7 +19,7 @@ from likewise.core.items import NO_PARAMS, Params, Row
 from likewise.core.results import Failed
 from likewise.core.signature import Field, Signature
 from likewise.core.tensors import shape_of
-from likewise.core.text_types import TextType, typed
+from likewise.core.text_types import MissingNumbers, TextType, as_double, typed
 
 INFERENCE_ROWS = 4096  # rows in memory while types are inferred
 
@@ -105,7 +105,7 @@ class RowMaker:
         if PREDICTIONS in record:
             return Failed(has_predictions_column(where))
         if types := self._types:
-            record = {name: typed(str(value), types[name]) for name, value in record.items()}
+            record = {name: self._typed(name, value) for name, value in record.items()}
         if (binding := self._binding) is None:
             return self._all_columns(record)
         names: list[str] = []
@@ -122,6 +122,12 @@ class RowMaker:
                 cause = f"{where} has no column `{cell.column}`"
                 return Failed(RowRefused(cause, remedy=f"give the row a value for `{cell.column}`"))
         return binding.row(names, values, where, self._arrow)
+
+    def _typed(self, name: str, value: Any) -> object:
+        """The value in the type that was inferred for its column; that of JSON, except next to null."""
+        if self._textual:
+            return typed(str(value), self._types[name])
+        return as_double(value) if name in self._types else value
 
     def _all_columns(self, record: Mapping[str, object]) -> Row:
         """A row of all columns, except those whose name `mapping` assigns to another column."""
@@ -143,9 +149,11 @@ def _kind(source: RowSource) -> Source:
 def inferred_types(source: RowSource, signature: Signature) -> dict[str, str] | None:
     """MLflow's type of each column of CSV files, from all of their rows; None if the rows have other types.
 
-    That is the case for JSON Lines and Parquet, and for models that declare the types of their inputs.  Reads the files
-    once.
+    That is the case for Parquet, and for models that declare the types of their inputs.  Of JSON Lines the columns with
+    null among numbers, which are doubles (None if there are none).  Reads the files once.
     """
+    if source.format == "jsonl" and not signature.inputs:
+        return _missing_numbers(source) or None
     if not source.textual or not _takes_any_type(signature):
         return None
     columns = {name: TextType() for name in source.columns}
@@ -154,6 +162,15 @@ def inferred_types(source: RowSource, signature: Signature) -> dict[str, str] | 
         for name, column in columns.items():
             column.add([str(record[name]) for record in records])
     return {name: column.kind for name, column in columns.items()}
+
+
+def _missing_numbers(source: RowSource) -> dict[str, str]:
+    found: dict[str, MissingNumbers] = {}
+    for chunk in source.chunks(INFERENCE_ROWS):
+        for index, record in enumerate(chunk.records):
+            for name, value in record.items() if index not in chunk.faults else ():
+                found.setdefault(name, MissingNumbers()).add((value,))
+    return {name: "double" for name, column in found.items() if column.found}
 
 
 def _takes_any_type(signature: Signature) -> bool:

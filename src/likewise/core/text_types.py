@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from likewise.core.casts import EXACT, Mismatch, to_boolean, to_double, to_whole
 from likewise.core.fields import ABSENT
@@ -69,3 +70,34 @@ def _to_boolean(text: str) -> bool:
 
 
 PARSERS: dict[str, Callable[[str], object]] = {"boolean": _to_boolean, "long": to_whole, "double": to_double}
+
+
+class MissingNumbers:
+    """Whether a column of JSON, whose type no signature declares, has null among numbers that are exact as double.
+
+    pandas makes such a column one of doubles, and null NaN; the order in which values are added does not matter.
+    """
+
+    def __init__(self) -> None:
+        self._present = self._absent = False
+        self._numbers = True
+
+    def add(self, values: Iterable[object]) -> None:
+        """Take more values of the column into account."""
+        for value in values:
+            if value is None:
+                self._absent = True
+            elif type(value) is float or (type(value) is int and abs(value) <= EXACT):
+                self._present = True
+            else:
+                self._numbers = False
+
+    @property
+    def found(self) -> bool:
+        """Whether the values are to be converted by `as_double`."""
+        return self._numbers and self._present and self._absent
+
+
+def as_double(value: Any) -> float:
+    """A value of such a column."""
+    return math.nan if value is None else float(value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from likewise.core.errors import BadRequest
 from likewise.core.signature import Signature
 from likewise.wire.call import DecodedRequest, Form
@@ -38,6 +40,7 @@ class Decoder:
         self._cells = cells
         self._fit = Fitter(signature)
         self._fit_params = ParamsFitter(signature)
+        self._nan = None if signature.inputs else math.nan  # a model without a signature gets what pandas infers
 
     def __call__(self, body: bytes, content_type: str | None) -> DecodedRequest:
         """Decode a body of type `content_type` and cast it to the model's signature.
@@ -55,7 +58,7 @@ class Decoder:
             return self._without_params(frame, Form.MLFLOW)
         if content.media == PARQUET:
             return self._without_params(parse_parquet(body, self._cells), Form.MLFLOW)
-        value = parse_json(body if content.charset == "utf-8" else content.text(body), self._cells)
+        value = parse_json(body if content.charset == "utf-8" else content.text(body), self._cells, nan=self._nan)
         if content.format == "pandas-split":
             return self._without_params(parse_split(value, _BODY, self._cells))
         if content.format == "pandas-records":
@@ -80,7 +83,7 @@ class Decoder:
     def _quoted(self, text: str) -> DecodedRequest:
         """A JSON string that contains a JSON document, as `requests.post(json=df.to_json())` sends it."""
         try:
-            value = parse_json(text, self._cells)
+            value = parse_json(text, self._cells, nan=self._nan)
         except BadRequest as error:
             raise BadRequest(
                 f"the body is a JSON string whose content is not JSON: {error.cause}",

@@ -12,6 +12,7 @@ from likewise.core.fields import field_cast
 from likewise.core.items import ARRAYS, Sent, Table
 from likewise.core.signature import Field, Signature
 from likewise.core.tensors import shape_of
+from likewise.core.text_types import MissingNumbers, as_double
 from likewise.wire.jsontext import SHOWN, nearest, shown
 
 NAMED = 20  # columns in an error message
@@ -77,7 +78,8 @@ class Fitter:
             return table
         _no_duplicates(frame)
         if not self._fields:
-            return Table(frame.names, [tuple(row) for row in frame.rows], arrow=frame.arrow)
+            rows = [tuple(row) for row in frame.rows]
+            return Table(frame.names, rows if frame.arrow else _with_missing(rows), arrow=frame.arrow)
         if self.signature.is_tensor:
             return self._unnamed_tensor(frame)
         return self._unnamed_columns(frame)
@@ -220,6 +222,18 @@ def _check_first_dimension(field: Field, rows: int, frame: Frame) -> None:
             f"{frame.where}: the model takes {declared} rows per request, but got {rows}",
             remedy=f"send {declared} rows per request",
         )
+
+
+def _with_missing(rows: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
+    """The rows with NaN for null in columns of numbers, as pandas makes them of the whole request."""
+    if not any(None in row for row in rows):
+        return rows
+    columns = []
+    for values in zip(*rows, strict=True):
+        missing = MissingNumbers()
+        missing.add(values)
+        columns.append(map(as_double, values) if missing.found else values)
+    return list(zip(*columns, strict=True))
 
 
 def _no_duplicates(frame: Frame) -> None:

@@ -17,14 +17,15 @@ BOM = b"\xef\xbb\xbf"
 SHOWN = 60  # characters of a name or a value shown in error messages
 COMPARED = 1000  # names among which a similar one is looked for
 UNLIMITED = Cells()
-_LITERALS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}  # pandas writes missing values as NaN
+_INFINITE = {"Infinity": math.inf, "-Infinity": -math.inf}
 
 
-def parse_json(body: bytes | str, cells: Cells = UNLIMITED) -> object:
+def parse_json(body: bytes | str, cells: Cells = UNLIMITED, *, nan: float | None = None) -> object:
     """Parse `body` as JSON; raises BadRequest, with line and column, if it is not valid, and TooManyCells.
 
-    Python's `NaN` (read as null) and `Infinity` are accepted, because `json.dumps`, and thus MLflow's clients, write
-    them.  Numbers that overflow, lone surrogates and more than 1,024 levels of nesting are rejected.
+    Python's `NaN` and `Infinity` are accepted, because `json.dumps`, and thus MLflow's clients, write them.  nan: how
+    NaN is read, by default as null, because pandas writes missing values of every type as NaN.  Numbers that overflow,
+    lone surrogates and more than 1,024 levels of nesting are rejected.
     """
     raw = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
     raw = raw.removeprefix(BOM)
@@ -33,13 +34,14 @@ def parse_json(body: bytes | str, cells: Cells = UNLIMITED) -> object:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         if b"NaN" in raw or b"Infinity" in raw:
-            return _parse_with_literals(raw, error)
+            return _parse_with_literals(raw, error, nan)
         raise _not_json(error) from error
 
 
-def _parse_with_literals(raw: bytes, first: orjson.JSONDecodeError) -> object:
+def _parse_with_literals(raw: bytes, first: orjson.JSONDecodeError, nan: float | None) -> object:
+    literals = {"NaN": nan, **_INFINITE}
     try:
-        value = json.loads(raw.decode(), parse_constant=_LITERALS.__getitem__, parse_float=_finite, parse_int=_whole)
+        value = json.loads(raw.decode(), parse_constant=literals.__getitem__, parse_float=_finite, parse_int=_whole)
         if b"\\ud" in raw or b"\\uD" in raw:
             json.dumps(value, ensure_ascii=False).encode()  # raises for a lone surrogate
     except BadRequest:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 
 from likewise.core.errors import DeployFailed
+from likewise.core.json_values import json_form
 from likewise.core.signature import Signature
 from likewise.parity.batches import Batch, by_item
 from likewise.parity.compare import RefusedRow
@@ -67,7 +69,10 @@ def body(batch: Batch, labels: Mapping[str, object], tensors: bool) -> bytes:
         return encode(Form.DOCUMENT, {"instances": records, **rest})
     columns = [labels.get(name, name) for name in table.columns]
     split = {"columns": columns, "data": [list(row) for row in table.rows]}
-    return encode(Form.DOCUMENT, {"dataframe_split": split, **rest})
+    document = {"dataframe_split": split, **rest}
+    if any(type(value) is float and math.isnan(value) for row in table.rows for value in row):
+        return json.dumps(document, default=json_form).encode()  # NaN of a model without a signature is not null
+    return encode(Form.DOCUMENT, document)
 
 
 def _labels(signature: Signature) -> dict[str, object]:
