@@ -143,11 +143,12 @@ validated by MLflow, with pydantic; `bytes` are base64 in text. `inputs` must be
 
 ## No signature
 
-Each interface gives the types that pandas gives. JSON and JSON Lines: the types of JSON. CSV: each column is boolean,
-integer, float or text, by all values of the file or request, as in `pandas.read_csv`. Parquet, Arrow and Spark: the
+Each interface gives the types that pandas gives. JSON and JSON Lines: the types of JSON, but in a column with null
+among numbers all are doubles and null is NaN, by all values of the request or file; a null in a column without numbers
+is `None`. CSV: each column is boolean, integer, float or text, by all values of the file or request, as in `pandas.read_csv`. Parquet, Arrow and Spark: the
 dtypes with which pandas reads the Arrow types (`float32` stays `float32`), but a map is a dict and an integer stays
-exact next to null. Rows of a row-wise model that are predicted together have equal types in each column, so a value of
-one row does not change the type of another's.
+exact next to null. Rows of different requests that are predicted together have equal types in each column, so a value
+of one request does not change the type of another's.
 
 ## Params
 
@@ -165,7 +166,7 @@ has no `params`, and otherwise `{}`, as from MLflow.
 | a date and time with a time zone | refused | UTC (in Spark, the session's time zone) |
 | a decimal that a double cannot hold | rounded | refused |
 | a Parquet or Spark map | a list of tuples | a dict |
-| an integer next to null, without a signature | a double, possibly rounded | an integer |
+| without a signature, an integer next to null that a double cannot hold | a double, rounded | an integer |
 """
 
 

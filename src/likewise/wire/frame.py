@@ -79,7 +79,8 @@ class Fitter:
         _no_duplicates(frame)
         if not self._fields:
             rows = [tuple(row) for row in frame.rows]
-            return Table(frame.names, rows if frame.arrow else _with_missing(rows), arrow=frame.arrow)
+            inferred = frame.names is not None and frame.arrow is None and frame.source is not Source.TENSORS
+            return Table(frame.names, _with_missing(rows) if inferred else rows, arrow=frame.arrow)
         if self.signature.is_tensor:
             return self._unnamed_tensor(frame)
         return self._unnamed_columns(frame)
