@@ -145,10 +145,11 @@ validated by MLflow, with pydantic; `bytes` are base64 in text. `inputs` must be
 
 Each interface gives the types that pandas gives. JSON and JSON Lines: the types of JSON, but in a column with null
 among numbers all are doubles and null is NaN, by all values of the request or file; a null in a column without numbers
-is `None`. CSV: each column is boolean, integer, float or text, by all values of the file or request, as in `pandas.read_csv`. Parquet, Arrow and Spark: the
-dtypes with which pandas reads the Arrow types (`float32` stays `float32`), but a map is a dict and an integer stays
-exact next to null. Rows of different requests that are predicted together have equal types in each column, so a value
-of one request does not change the type of another's.
+is `None`. CSV: each column is boolean, integer, float or text, by all values of the file or request, as in
+`pandas.read_csv`. Parquet, Arrow and Spark: the dtypes with which pandas reads the Arrow types (`float32` stays
+`float32`), but a map is a dict and an integer stays exact next to null. Rows of different requests that are predicted
+together have equal types in each column, so a value of one request does not change the
+type of another's.
 
 ## Params
 
