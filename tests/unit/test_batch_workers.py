@@ -55,7 +55,7 @@ def test_workers_give_the_output_of_the_local_runner(suffix: str, monkeypatch: p
     monkeypatch.setattr("likewise.batch.sinks.PART_BYTES", 2000)
 
     @settings(max_examples=3, deadline=None)
-    @given(stops=st.lists(st.integers(0, 8), max_size=3), seed=st.integers(0, 99))
+    @given(stops=st.lists(st.integers(0, 6), max_size=3), seed=st.integers(0, 99))
     def holds(stops: list[int], seed: int) -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
