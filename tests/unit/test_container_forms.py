@@ -158,8 +158,10 @@ def test_json_lines_are_records_or_inputs() -> None:
     assert rows(TEXT, "", JSON_LINES) == []
 
 
-def test_keys_that_json_lines_lack_are_null_and_their_order_does_not_matter() -> None:
-    assert rows(UNKNOWN, '{"a": 1}\n{"b": 2, "a": 3}\n', JSON_LINES) == [(1, None), (3, 2)]
+def test_keys_that_json_lines_lack_are_missing_and_their_order_does_not_matter() -> None:
+    numbers, texts = (rows(UNKNOWN, f'{{"a": 1}}\n{{"b": {b}, "a": 3}}\n', JSON_LINES) for b in ("2", '"x"'))
+    assert repr(numbers) == "[(1, nan), (3, 2.0)]"  # as pandas makes of them
+    assert texts == [(1, None), (3, "x")]
 
 
 def test_json_lines_that_the_model_takes_as_one_row_are_refused() -> None:
