@@ -10,7 +10,7 @@ from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
 from likewise.core.errors import EngineUnavailable, LikewiseError
 from likewise.engine.engine_options import CompileOptions
-from likewise.engine.kinds import CompiledEngines, CompileRequest
+from likewise.engine.kinds import CompiledEngines, CompileRequest, is_compiled
 
 
 def compile_engines(bundle: Bundle, request: CompileRequest) -> CompiledEngines:
@@ -50,7 +50,7 @@ def _unused_options(
     if not entries and not errors and (texts or options.precision):
         remedy = "bundle it without --precision and --calibration; --accelerate compiles what its own code loads"
         unused.append(EngineUnavailable("the model declares no classifier to compile", remedy=remedy))
-    if options.agreement is not None and entries and not any(entry.name.endswith("-openvino") for entry in entries):
+    if options.agreement is not None and entries and not is_compiled(entries):
         remedy = "bundle it without --agreement"
         unused.append(EngineUnavailable("--agreement has no effect on pipelines and ONNX models", remedy=remedy))
     return unused

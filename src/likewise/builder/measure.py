@@ -22,7 +22,7 @@ from likewise.engine.accelerate.rows import timing_rows
 from likewise.engine.child import OnFraction, Task, completed, run_child, run_task
 from likewise.engine.code_free import why_code
 from likewise.engine.example import Example, read_example
-from likewise.engine.kinds import runs_code
+from likewise.engine.kinds import is_compiled, runs_code
 from likewise.engine.load import open_entry
 from likewise.engine.pools import loaded_pools
 from likewise.engine.pyfunc import FLAVOR, PyfuncKind
@@ -77,7 +77,8 @@ def measure(
             f"the bundle {bundle.path} has fewer than two engines to choose from",
             remedy="bundle a model with a declared pipeline on a machine with openvino and torch installed",
         )
-    if not models and (not entries or (read_example(bundle.model_path) is None and not _compiled(bundle))):
+    compiled = is_compiled(bundle.manifest.engines)
+    if not models and (not entries or (read_example(bundle.model_path) is None and not compiled)):
         why = "no example to time it on" if entries else "no engine that may run without --trust"
         raise EngineUnavailable(
             f"the bundle {bundle.path} has {why}",
@@ -94,11 +95,6 @@ def measure(
     return Measurement(result["rates"], tuple(result["differing"]), result["pools"])
 
 
-def _compiled(bundle: Bundle) -> bool:
-    """Whether it has compiled modules, which are timed on texts."""
-    return any(entry.name.endswith("-openvino") for entry in bundle.manifest.engines)
-
-
 # --- in the child -----------------------------------------------------------------------------------------------------
 
 
@@ -110,7 +106,7 @@ def compare(bundle: Bundle, example: Example | None, *, code: bool, after: float
     Returns nothing without an example, except for a model with compiled modules, which is timed on texts.
     """
     tables = list(_alone(example.table)) if example is not None else []
-    if _compiled(bundle):
+    if is_compiled(bundle.manifest.engines):
         tables = [Table(row.columns, [row.values]) for row in timing_rows(bundle, example)] or tables
     if not tables:
         return {}

@@ -1,7 +1,6 @@
 """The command-line interface: the only package that prints, prompts or exits the process."""
 
 from likewise.core.cores import limit_threads
-from likewise.core.garbage import collect_less
 
 _is_program = False  # else `likewise.cli.app.main` was called in a process that is not the command's own, as by tests
 
@@ -11,7 +10,6 @@ def main() -> None:
     global _is_program
     _is_program = True
     limit_threads()  # before any library is loaded
-    collect_less()
     from likewise.cli.app import main as run
     from likewise.core.isolation import refuse_exit
 

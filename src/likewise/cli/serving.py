@@ -38,7 +38,7 @@ def _serve(bundle: api.Bundle, options: ServerOptions, screen: Screen) -> None:
         screen.note(f"serving {bundle.build[:19]}… at {url} (Ctrl-C to stop); loading the model")
 
     def ready(url: str) -> None:
-        from likewise.server.pages import curl_line  # not before the model is loaded, which takes as long
+        from likewise.server.pages import curl_line  # the start does not wait for this import
         from likewise.serving import served_model
 
         if screen.as_json:

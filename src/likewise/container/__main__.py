@@ -12,10 +12,6 @@ from likewise.container.first import leave_first_process  # noqa: E402
 
 leave_first_process()
 
-from likewise.core.garbage import collect_less  # noqa: E402
-
-collect_less()
-
 from likewise.container.serve import main  # noqa: E402
 from likewise.core.stdout import reserve_stdout  # noqa: E402
 

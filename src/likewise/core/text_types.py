@@ -1,6 +1,6 @@
-"""Types of text columns that no signature declares: inferred from all values of a column, as `pandas.read_csv` does.
+"""Types of columns that no signature declares: inferred from all values of a column, as pandas does.
 
-Used for CSV in requests and in jobs, so that the same file means the same in both.
+Used for CSV and JSON in requests and in jobs, so that the same rows mean the same in both.
 """
 
 from __future__ import annotations

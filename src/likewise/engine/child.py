@@ -21,7 +21,6 @@ from typing import Any
 from likewise.core import errors
 from likewise.core.cores import thread_environment, usable_cores
 from likewise.core.errors import LikewiseError, ModelInvalid
-from likewise.core.garbage import collect_less
 from likewise.core.processes import die_with_parent
 from likewise.core.uris import redacted
 from likewise.engine.vendored import likewise_cause
@@ -113,7 +112,6 @@ def run_task(work: Callable[[Task, Path], Mapping[str, object]], task_path: str,
     _pipe = task["progress"]
     os.set_inheritable(_pipe, False)
     os.set_blocking(_pipe, False)
-    collect_less()
     path = Path(result_path)
     try:
         result = work(task, path.parent)

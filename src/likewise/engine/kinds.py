@@ -7,7 +7,7 @@ packages can add kinds in the same way as Likewise does.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
@@ -207,6 +207,11 @@ def kind_of(name: str) -> EngineKind:
             remedy="upgrade Likewise, or install the package that provides the engine",
         )
     return _load(point)
+
+
+def is_compiled(engines: Iterable[EngineEntry]) -> bool:
+    """Whether one of them has compiled modules of a flavor or a pyfunc, which are timed on texts."""
+    return any(entry.name.endswith("-openvino") for entry in engines)
 
 
 def runs_code(entry: EngineEntry) -> bool:

@@ -15,7 +15,7 @@ from likewise.core.results import Failed, Result
 from likewise.core.spec import ModelSpec
 from likewise.engine.code_free import why_code
 from likewise.engine.engine_options import ANY, EngineOptions
-from likewise.engine.kinds import kind_of, logged_libraries, runs_code
+from likewise.engine.kinds import is_compiled, kind_of, logged_libraries, runs_code
 from likewise.engine.merging import describe_rows
 from likewise.engine.rates import PLAIN, by_speed, cpu_class, known_rates, label, speeds
 from likewise.engine.versions import mlmodel_of, versions_of
@@ -119,8 +119,8 @@ def describe_engine(bundle: Bundle, model: ModelSpec) -> str:
     known = speeds(bundle.manifest)
     ours, plain = known.get(label(entry)), known.get(PLAIN)
     if ours is None:
-        texts = bundle.manifest.pipeline is not None or entry.name.endswith("-openvino")
-        timed = texts or "saved_input_example_info" in mlmodel_of(bundle.model_path)
+        timed = bundle.manifest.pipeline is not None or is_compiled(bundle.manifest.engines)
+        timed = timed or "saved_input_example_info" in mlmodel_of(bundle.model_path)
         how = f"likewise inspect {bundle.path} --measure" if timed else "log it with an input_example, which is timed"
         speed = f"not compared with plain load_model on this kind of CPU ({how})"
     elif plain is None:

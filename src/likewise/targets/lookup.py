@@ -38,8 +38,9 @@ def current(receipts: Receipts, name: str, to: str | None) -> Receipt:
     if known is not None:
         raise NotDeployed(f"{name!r} on {known.target}: {known.state}", remedy=known.remedy)
     where = f" on {uri}" if uri else ""
-    elsewhere = [each.target for each in receipts.records() if each.name == name]
-    similar = f"it is on {', '.join(elsewhere)}; " if elsewhere else nearest(name, [e.name for e in receipts.records()])
+    records = receipts.records()
+    elsewhere = [each.target for each in records if each.name == name]
+    similar = f"it is on {', '.join(elsewhere)}; " if elsewhere else nearest(name, [each.name for each in records])
     remedy = f"{similar}`likewise list` shows all deployments"
     raise NotDeployed(f"there is no deployment named {name!r}{where}", remedy=remedy)
 

@@ -22,7 +22,6 @@ from multiprocessing.connection import Connection
 from likewise.core.ending import STOPPING
 from likewise.core.engine import Engine, counters
 from likewise.core.errors import EngineUnavailable, LikewiseError, ModelFailed
-from likewise.core.garbage import collect_less
 from likewise.core.isolation import answers, describe, traceback_of
 from likewise.workers.messages import CLOSE, pack, sendable, unpack
 
@@ -31,7 +30,6 @@ def main(handles: Sequence[str]) -> None:
     """Load the engine from the first message, send its spec or the error, then serve requests until CLOSE."""
     socket, lifeline = (int(handle) for handle in handles)
     _set_up_process(socket, lifeline)
-    collect_less()
     connection = Connection(socket)
     try:
         engine, spec = _opened(connection.recv_bytes())

@@ -19,7 +19,6 @@ from typing import Any
 from likewise.bundles.open import open_exactly
 from likewise.core.ending import end_in_time
 from likewise.core.errors import LikewiseError
-from likewise.core.garbage import collect_less
 from likewise.core.json_log import log_to_stderr
 from likewise.core.option_fields import coerce
 from likewise.server.run import run
@@ -32,7 +31,6 @@ from likewise.targets.local.local_options import LocalOptions
 def main(channel: int) -> int:
     """Serve until a signal to stop; returns the exit code."""
     os.set_inheritable(channel, False)  # processes that the model starts must not inherit it
-    collect_less()
     supervisor = socket.socket(fileno=channel)
     handles = receive_handles(supervisor, 2)
     message = json.loads(supervisor.makefile("rb").readline() or "null")
